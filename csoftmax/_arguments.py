@@ -1,0 +1,97 @@
+"""What several functions ask of their arguments, and what they say where it is not so."""
+
+import operator
+
+import numpy as np
+from numpy.exceptions import AxisError
+
+from csoftmax import _dispatch
+
+# By dtype.char, the same for both byte orders. What float32 holds exactly is computed in it.
+COMPUTED_IN_FLOAT32 = "f" "e" "?" "bBhH"
+COMPUTED_IN_FLOAT64 = "d" "iIlLqQ"
+ALLOWED = COMPUTED_IN_FLOAT32 + COMPUTED_IN_FLOAT64
+
+
+def as_logits(x, name="x"):
+    """`x` as an array of a dtype that the kernels compute with; TypeError for other dtypes."""
+    x = np.asarray(x)
+    if x.dtype.char not in ALLOWED:
+        raise TypeError(
+            f"{name} must be float32 or float64, or float16, bool or an integer type, which are "
+            f"converted; got {x.dtype}"
+        )
+    return x
+
+
+def normalized_axis(axis, ndim):
+    """`axis` as a number in [0, ndim)."""
+    if not -ndim <= axis < ndim:
+        raise AxisError(axis, ndim)
+    return axis % ndim
+
+
+def normalized_axes(axis, ndim):
+    """`axis`, an int, a tuple of ints or None for all, as a sorted tuple in [0, ndim)."""
+    if axis is None:
+        return tuple(range(ndim))
+    given = axis if isinstance(axis, tuple) else (axis,)
+    try:
+        axes = tuple(sorted(normalized_axis(operator.index(one), ndim) for one in given))
+    except TypeError:
+        raise TypeError(f"axis must be an int, a tuple of ints or None, got {axis!r}") from None
+    if len(set(axes)) != len(axes):
+        raise ValueError(f"axis {axis} names an axis twice")
+    return axes
+
+
+def as_temperature(temperature, logits, axes):
+    """`temperature` as float64, a number or an array with one for each row along `axes`."""
+    if type(temperature) is float and temperature >= 0:
+        return temperature
+    temperature = np.asarray(temperature)
+    if temperature.dtype.char not in ALLOWED:
+        raise TypeError(f"temperature must be a real number or array, got {temperature.dtype}")
+    temperature = temperature.astype(np.float64, copy=False)
+    if not (temperature >= 0).all():
+        wrong = temperature[~(temperature >= 0)].flat[0]
+        raise ValueError(f"temperature must be at least 0, got {wrong}")
+    if temperature.ndim:
+        rows = tuple(n for i, n in enumerate(logits.shape) if i not in axes)
+        require_broadcastable(temperature, rows, "temperature")
+    return temperature
+
+
+def require_broadcastable(array, shape, name):
+    try:
+        fits = np.broadcast_shapes(array.shape, shape) == shape
+    except ValueError:
+        fits = False
+    if not fits:
+        raise ValueError(
+            f"{name} of shape {array.shape} does not broadcast to {shape}, "
+            "the shape of the logits without the axis"
+        )
+
+
+def call(gufunc, logits, *operands, out=None, **keywords):
+    """A gufunc's result, without the warnings of a cast to a smaller `out`; or MemoryError."""
+    array = out[-1] if isinstance(out, tuple) else out
+    if array is None or array.dtype == logits.dtype:
+        result = gufunc(logits, *operands, out=out, **keywords)
+    else:
+        with np.errstate(all="ignore"):
+            result = gufunc(logits, *operands, out=out, **keywords)
+    _dispatch.kernels.raise_if_out_of_memory()
+    return result
+
+
+def require_out(out, shape):
+    if not isinstance(out, np.ndarray):
+        raise TypeError(f"out must be a NumPy array, got {type(out).__name__}")
+    if out.shape != shape:
+        raise ValueError(f"out must have the result's shape {shape}, got {out.shape}")
+    if out.dtype.kind != "f":
+        raise TypeError(f"out must be float16, float32 or float64, got {out.dtype}")
+    if not out.flags.writeable:
+        raise ValueError("out is read-only")

@@ -1,0 +1,50 @@
+"""What is in use: version, build, compiler, threads."""
+
+from csoftmax._dispatch import isa, isas_built, isas_supported, kernels
+from csoftmax._threads import get_num_threads
+
+__version__ = "0.1.0"
+
+
+def show_config(mode="stdout"):
+    """Print what is in use, or return it.
+
+    Parameters
+    ----------
+    mode : {"stdout", "dicts"}, default "stdout"
+        Whether to print, or to return a dict.
+
+    Returns
+    -------
+    dict or None
+        With "dicts": ``version``; ``isa``, the instruction set in use; ``isas_built``;
+        ``isas_supported`` by this CPU; ``compiler``; ``openmp``, whether it was built with it;
+        ``num_threads``, see `get_num_threads`.
+
+    Raises
+    ------
+    ValueError
+        If `mode` is neither of the two.
+
+    Examples
+    --------
+    >>> import csoftmax
+    >>> sorted(csoftmax.show_config(mode="dicts"))
+    ['compiler', 'isa', 'isas_built', 'isas_supported', 'num_threads', 'openmp', 'version']
+    """
+    if mode not in ("stdout", "dicts"):
+        raise ValueError(f"mode must be 'stdout' or 'dicts', got {mode!r}")
+    config = {
+        "version": __version__,
+        "isa": isa,
+        "isas_built": list(isas_built),
+        "isas_supported": list(isas_supported),
+        "compiler": kernels.compiler,
+        "openmp": kernels.openmp,
+        "num_threads": get_num_threads(),
+    }
+    if mode == "dicts":
+        return config
+    for key, value in config.items():
+        print(f"{key}: {', '.join(value) if isinstance(value, list) else value}")
+    return None

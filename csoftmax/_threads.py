@@ -1,0 +1,126 @@
+"""How many threads a call may use.
+
+The kernels take the smaller of the limit set here and OpenMP's own, at every call, so that
+``OMP_NUM_THREADS`` and ``threadpoolctl`` hold as well. Small inputs use one thread in any case.
+"""
+
+import math
+import operator
+import os
+from pathlib import Path
+
+from csoftmax._dispatch import kernels
+
+VARIABLE = "CSOFTMAX_NUM_THREADS"
+
+# Whether this process is a fork's child. OpenMP's threads stay behind in the parent, and the next
+# parallel region would wait for them forever; a child uses one thread.
+forked = False
+
+
+def after_fork():
+    global forked
+    forked = True
+    kernels.set_thread_limit(1)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=after_fork)
+
+
+def cpus_of_process():
+    """CPUs that the affinity mask and the cgroup's quota leave to this process."""
+    has_affinity = hasattr(os, "sched_getaffinity")    # not on macOS and Windows
+    cpus = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
+    return max(1, min(cpus, cgroup_quota()))
+
+
+def cgroup_quota(root=Path("/sys/fs/cgroup")):
+    """CPUs' worth of time that the cgroup may use, rounded up; infinite where there is no limit."""
+    try:
+        quota, period = (root / "cpu.max").read_text().split()    # version 2
+    except (OSError, ValueError):
+        try:
+            quota = (root / "cpu/cpu.cfs_quota_us").read_text()    # version 1
+            period = (root / "cpu/cpu.cfs_period_us").read_text()
+        except OSError:
+            return math.inf
+    try:
+        quota, period = int(quota), int(period)
+    except ValueError:    # "max"
+        return math.inf
+    return math.ceil(quota / period) if quota > 0 and period > 0 else math.inf
+
+
+def default_limit():
+    text = os.environ.get(VARIABLE)
+    if text is None:
+        return cpus_of_process()
+    if not text.strip().isdecimal() or int(text) < 1:
+        raise ImportError(f"csoftmax: {VARIABLE}={text!r}; it must be a whole number, at least 1.")
+    return int(text)
+
+
+def set_num_threads(n):
+    """Set how many threads a call may use at most.
+
+    Parameters
+    ----------
+    n : int or None
+        The limit, at least 1. None: back to the default, which is the environment variable
+        ``CSOFTMAX_NUM_THREADS``, else the CPUs that this process may use (affinity, cgroup quota).
+
+    Raises
+    ------
+    TypeError
+        If `n` is neither an integer nor None.
+    ValueError
+        If `n` is less than 1.
+
+    See Also
+    --------
+    get_num_threads : What is in force.
+
+    Notes
+    -----
+    OpenMP's own limits (``OMP_NUM_THREADS``, ``threadpoolctl``) hold too, and small inputs use one
+    thread. Results don't depend on the number of threads, to the last bit.
+
+    Examples
+    --------
+    >>> import csoftmax
+    >>> csoftmax.set_num_threads(1)
+    >>> csoftmax.get_num_threads()
+    1
+    >>> csoftmax.set_num_threads(None)
+    """
+    if n is None:
+        limit = default_limit()
+    else:
+        try:
+            limit = operator.index(n)
+        except TypeError:
+            raise TypeError(
+                f"n must be an integer or None, got {type(n).__name__}"
+            ) from None
+        if limit < 1:
+            raise ValueError(f"n must be at least 1, or None for the default, got {limit}")
+    kernels.set_thread_limit(1 if forked else min(limit, 2**31 - 1))
+
+
+def get_num_threads():
+    """How many threads a call on a large input uses now.
+
+    Returns
+    -------
+    int
+        The smaller of csoftmax's limit and of ``omp_get_max_threads()``.
+
+    See Also
+    --------
+    set_num_threads : Set the limit.
+    """
+    return kernels.get_num_threads()
+
+
+set_num_threads(None)
