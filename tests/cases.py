@@ -1,0 +1,117 @@
+"""The table of inputs: kinds of rows, and the lengths at which loops change."""
+
+import numpy as np
+
+# Lanes are 16 (float32) or 8 (float64), blocks 128 or 64, chunks 4096 or 2048 numbers.
+LENGTHS = [
+    *range(1, 20), 23, 24, 25, 31, 32, 33, 47, 48, 49, 63, 64, 65, 71, 72, 73, 100, 127, 128, 129,
+    135, 136, 137, 143, 144, 145, 191, 192, 193, 255, 256, 257, 300, 511, 512, 513, 1000, 1023,
+    1024, 1025, 2047, 2048, 2049, 2112, 4095, 4096, 4097, 4224, 5000, 8191, 8192, 8193,
+]  # fmt: skip
+
+
+def normal(rng, n, dtype):
+    return rng.normal(size=n)
+
+
+def spread(rng, n, dtype):
+    return rng.choice([5, 30, 100]) * rng.normal(size=n)
+
+
+def moderate_offset(rng, n, dtype):
+    limit = 256 if dtype == np.float32 else 2048
+    return 3 * rng.normal(size=n) + rng.uniform(-1.1 * limit, 1.1 * limit)
+
+
+def large_offset(rng, n, dtype):
+    return rng.uniform(0, 40, size=n) + rng.choice([-1, 1]) * 10 ** rng.uniform(2, 6)
+
+
+def until_underflow(rng, n, dtype):
+    return rng.uniform(-87 if dtype == np.float32 else -708, 0, size=n)
+
+
+def beyond_underflow(rng, n, dtype):
+    return rng.uniform(-1000, 300, size=n)
+
+
+def constant(rng, n, dtype):
+    return np.full(n, rng.choice([1, 10, 100]) * rng.normal())
+
+
+def two_values(rng, n, dtype):
+    a, b = rng.choice([1, 5, 20]) * rng.normal(size=2)
+    return np.where(rng.random(n) < rng.choice([0.5, 0.1, 0.01]), a, b)
+
+
+def spike(rng, n, dtype):
+    x = rng.normal(size=n)
+    x[rng.integers(n)] += rng.uniform(0, 60)
+    return x
+
+
+def two_spikes(rng, n, dtype):
+    x = rng.normal(size=n)
+    x[rng.integers(n, size=2)] += rng.uniform(10, 60)
+    return x
+
+
+def one_hot(rng, n, dtype):
+    x = np.full(n, rng.uniform(-20, 20))
+    x[rng.integers(n)] += rng.uniform(15, 40)
+    return x
+
+
+def mostly_minus_infinity(rng, n, dtype):
+    x = np.full(n, -np.inf)
+    x[rng.integers(n, size=3)] = 3 * rng.normal(size=3)
+    return x
+
+
+def ascending(rng, n, dtype):
+    return np.sort(20 * rng.normal(size=n))
+
+
+def descending(rng, n, dtype):
+    return -ascending(rng, n, dtype)
+
+
+def huge(rng, n, dtype):
+    return rng.choice([-1, 1]) * 0.99 * float(np.finfo(dtype).max) * rng.uniform(0, 1, size=n)
+
+
+def subnormal(rng, n, dtype):
+    return rng.normal(size=n) * float(np.finfo(dtype).tiny)
+
+
+def multiples_of_ln2(rng, n, dtype):
+    """Where the exponential's reduction changes from one power of two to the next."""
+    k = rng.integers(-300, 300) + rng.integers(-20, 1, size=n)
+    return (k + rng.choice([0, 0.5])) * np.log(2)
+
+
+def one_lane(rng, n, dtype):
+    """A few terms of one size, all in one lane, where they are added up first."""
+    lanes = 16 if dtype == np.float32 else 8
+    x = np.full(n, -np.inf)
+    start = rng.integers(min(n, lanes))
+    x[start::lanes] = rng.uniform(-0.35, 0.7, size=len(x[start::lanes]))
+    offset = rng.choice([0, 0, 210, -210, 300])
+    x += offset
+    keep = start + lanes * 8 * rng.integers(max(1, n // (lanes * 8)))
+    x[:keep] = -np.inf
+    x[keep + 8 * lanes :] = -np.inf
+    return x if np.isfinite(x).any() else np.zeros(n)
+
+
+KINDS = [
+    normal, spread, moderate_offset, large_offset, until_underflow, beyond_underflow, constant,
+    two_values, spike, two_spikes, one_hot, mostly_minus_infinity, ascending, descending, huge,
+    subnormal, multiples_of_ln2, one_lane,
+]  # fmt: skip
+
+
+def rows(kind, count, n, dtype, seed=0):
+    """`count` rows of length n of one kind."""
+    rng = np.random.default_rng([seed, KINDS.index(kind), n])
+    return np.array([kind(rng, n, dtype) for _ in range(count)]).astype(dtype)
