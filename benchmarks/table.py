@@ -1,0 +1,316 @@
+"""What is compared: one table of operation x implementation, and the shapes to run it on.
+
+`TABLE` maps an operation to its implementations, and each of these to a setup: a function of
+(x, target, axis) that brings the NumPy arrays into the library's own form and returns the call to
+be timed, a function without arguments, of whose result `np.asarray` makes an array. To add a
+library, write one function per operation into `TABLE`, and its name into `PEERS`.
+
+So that like is compared with like, a setup leaves no copying to the call, and asks for as many
+threads as csoftmax uses. It also imports its library, as none of them has to be there. "out="
+writes into an array made beforehand; all others allocate their result.
+"""
+
+import os
+from functools import cache, lru_cache, partial
+from importlib import import_module
+from importlib.util import find_spec
+from typing import NamedTuple
+
+import numpy as np
+
+import csoftmax
+from csoftmax import reference
+
+# Library to the modules it needs here.
+PEERS = {
+    "scipy": ("scipy",),
+    "torch": ("torch",),
+    "onnxruntime": ("onnxruntime", "onnx"),
+    "jax": ("jax",),
+    "sklearn": ("sklearn",),
+}
+
+# Pure Python takes some hundred times as long, so it gets only so many numbers: fewer rows.
+NUMBERS_FOR_MATH = 10_000
+
+
+class Case(NamedTuple):
+    """Inputs of one shape, and the operations that are measured on them."""
+
+    name: str
+    shape: tuple
+    dtype: str = "float32"
+    axis: int = -1
+    operations: tuple = ("softmax",)
+
+    def __str__(self):
+        axis = "" if self.axis == -1 else f" axis {self.axis}"
+        return f"{self.dtype} {'x'.join(map(str, self.shape))}{axis}"
+
+
+def numpy_value_and_grad(logits, target):
+    """Mean cross-entropy and its gradient in plain NumPy, from the same exponentials."""
+    rows = np.arange(len(logits))
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    exponentials = np.exp(shifted)
+    sums = exponentials.sum(axis=-1, keepdims=True)
+    loss = (np.log(sums[:, 0]) - shifted[rows, target]).mean()
+    grad = exponentials / sums
+    grad[rows, target] -= 1
+    grad /= len(logits)
+    return loss, grad
+
+
+def math_rows(function, x):
+    """Pure Python on lists of floats, row by row."""
+    if x.ndim == 1:
+        return partial(function, x.tolist())
+    rows = x.tolist()
+    return lambda: [function(row) for row in rows]
+
+
+@cache
+def torch():
+    torch = import_module("torch")
+    torch.set_num_threads(csoftmax.get_num_threads())
+    return torch
+
+
+def torch_input(x):
+    """A tensor that autograd ignores; the call itself would lose microseconds entering the mode."""
+    with torch().inference_mode():
+        return torch().from_numpy(x)
+
+
+def torch_out(function, x, axis):
+    x = torch_input(x)
+    return partial(function, x, axis, out=torch().empty_like(x))
+
+
+def torch_value_and_grad(x, target):
+    x = torch().from_numpy(x).requires_grad_()
+    target = torch().from_numpy(target)
+
+    def call():
+        loss = torch().nn.functional.cross_entropy(x, target)
+        (grad,) = torch().autograd.grad(loss, x)
+        return loss.detach(), grad
+
+    return call
+
+
+@cache
+def onnx_session(operator, dtype, axis):
+    """A session for a model of one node, which is all that ONNX Runtime needs for an operation."""
+    onnxruntime, helper = import_module("onnxruntime"), import_module("onnx.helper")
+    element = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+    int64 = helper.np_dtype_to_tensor_dtype(np.dtype(np.int64))
+    inputs = [helper.make_tensor_value_info("x", element, None)]
+    names, constants, attributes = ["x"], [], {"axis": axis}
+    if operator == "ReduceLogSumExp":
+        names.append("axes")
+        constants.append(helper.make_tensor("axes", int64, [1], [axis]))
+        attributes = {"keepdims": 0}
+    if operator == "SoftmaxCrossEntropyLoss":
+        names.append("target")
+        inputs.append(helper.make_tensor_value_info("target", int64, None))
+        attributes = {"reduction": "mean"}
+    node = helper.make_node(operator, names, ["y"], **attributes)
+    result = helper.make_tensor_value_info("y", element, None)
+    graph = helper.make_graph([node], operator, inputs, [result], constants)
+    # Not the newest versions of the format, which a release of the runtime may not know yet.
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = csoftmax.get_num_threads()
+    return onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+
+
+def onnx_call(operator, x, axis, **others):
+    session = onnx_session(operator, x.dtype, axis)
+    inputs = {"x": x, **others}
+    return lambda: session.run(None, inputs)[0]
+
+
+def onnx_out(operator, x, axis):
+    session = onnx_session(operator, x.dtype, axis)
+    out = np.empty_like(x)
+    binding = session.io_binding()
+    binding.bind_cpu_input("x", x)
+    binding.bind_output("y", "cpu", 0, out.dtype, out.shape, out.ctypes.data)
+
+    def call():
+        session.run_with_iobinding(binding)
+        return out
+
+    return call
+
+
+@cache
+def jax():
+    # XLA reads the size of its thread pool from here when it starts, and has no function for it.
+    os.environ["PJRT_NPROC"] = str(csoftmax.get_num_threads())
+    jax = import_module("jax")
+    jax.config.update("jax_platforms", "cpu")
+    jax.config.update("jax_enable_x64", True)
+    return jax
+
+
+def jax_call(function, *arrays):
+    compiled = jax().jit(function)
+    arrays = [jax().device_put(array) for array in arrays]
+    return lambda: compiled(*arrays).block_until_ready()
+
+
+def jax_loss(logits, target):
+    log_probabilities = jax().nn.log_softmax(logits)
+    return -jax().numpy.take_along_axis(log_probabilities, target[:, None], axis=-1).mean()
+
+
+def jax_value_and_grad(x, target):
+    compiled = jax().jit(jax().value_and_grad(jax_loss))
+    x, target = jax().device_put(x), jax().device_put(target)
+    return lambda: jax().block_until_ready(compiled(x, target))
+
+
+def sklearn_loss(method, x, target):
+    """A method of the loss in LogisticRegression; weights 1/N make its sum the mean."""
+    loss = import_module("sklearn._loss.loss").HalfMultinomialLoss(n_classes=x.shape[-1])
+    weight = np.full(len(x), 1 / len(x), x.dtype)
+    threads = csoftmax.get_num_threads()
+    return partial(getattr(loss, method), target.astype(x.dtype), x, weight, n_threads=threads)
+
+
+def sklearn_cross_entropy(x, target):
+    losses = sklearn_loss("loss", x, target)
+    return lambda: losses().sum()
+
+
+def sklearn_value_and_grad(x, target):
+    losses_and_grad = sklearn_loss("loss_gradient", x, target)
+
+    def call():
+        losses, grad = losses_and_grad()
+        return losses.sum(), grad
+
+    return call
+
+
+TABLE = {
+    "softmax": {
+        "csoftmax": lambda x, t, axis: partial(csoftmax.softmax, x, axis),
+        "csoftmax out=": lambda x, t, axis: partial(
+            csoftmax.softmax, x, axis, out=np.empty_like(x)
+        ),
+        "numpy": lambda x, t, axis: partial(reference.numpy_softmax, x, axis),
+        "math": lambda x, t, axis: math_rows(reference.math_softmax, x),
+        "scipy": lambda x, t, axis: partial(import_module("scipy.special").softmax, x, axis),
+        "torch": lambda x, t, axis: partial(torch().softmax, torch_input(x), axis),
+        "torch out=": lambda x, t, axis: torch_out(torch().softmax, x, axis),
+        "onnxruntime": lambda x, t, axis: onnx_call("Softmax", x, axis),
+        "onnxruntime out=": lambda x, t, axis: onnx_out("Softmax", x, axis),
+        "jax": lambda x, t, axis: jax_call(partial(jax().nn.softmax, axis=axis), x),
+        "sklearn": lambda x, t, axis: partial(import_module("sklearn.utils.extmath").softmax, x),
+    },
+    "log_softmax": {
+        "csoftmax": lambda x, t, axis: partial(csoftmax.log_softmax, x, axis),
+        "csoftmax out=": lambda x, t, axis: partial(
+            csoftmax.log_softmax, x, axis, out=np.empty_like(x)
+        ),
+        "numpy": lambda x, t, axis: partial(reference.numpy_log_softmax, x, axis),
+        "math": lambda x, t, axis: math_rows(reference.math_log_softmax, x),
+        "scipy": lambda x, t, axis: partial(import_module("scipy.special").log_softmax, x, axis),
+        "torch": lambda x, t, axis: partial(torch().log_softmax, torch_input(x), axis),
+        "torch out=": lambda x, t, axis: torch_out(torch().log_softmax, x, axis),
+        "onnxruntime": lambda x, t, axis: onnx_call("LogSoftmax", x, axis),
+        "onnxruntime out=": lambda x, t, axis: onnx_out("LogSoftmax", x, axis),
+        "jax": lambda x, t, axis: jax_call(partial(jax().nn.log_softmax, axis=axis), x),
+    },
+    "logsumexp": {
+        "csoftmax": lambda x, t, axis: partial(csoftmax.logsumexp, x, axis),
+        "numpy": lambda x, t, axis: partial(reference.numpy_logsumexp, x, axis),
+        "math": lambda x, t, axis: math_rows(reference.math_logsumexp, x),
+        "scipy": lambda x, t, axis: partial(import_module("scipy.special").logsumexp, x, axis),
+        "torch": lambda x, t, axis: partial(torch().logsumexp, torch_input(x), axis),
+        "onnxruntime": lambda x, t, axis: onnx_call("ReduceLogSumExp", x, axis),
+        "jax": lambda x, t, axis: jax_call(partial(jax().nn.logsumexp, axis=axis), x),
+    },
+    "cross_entropy": {
+        "csoftmax": lambda x, t, axis: partial(csoftmax.cross_entropy, x, t),
+        "numpy": lambda x, t, axis: partial(reference.numpy_cross_entropy, x, t),
+        "math": lambda x, t, axis: partial(reference.math_cross_entropy, x.tolist(), t.tolist()),
+        "torch": lambda x, t, axis: partial(
+            torch().nn.functional.cross_entropy, torch_input(x), torch_input(t)
+        ),
+        "onnxruntime": lambda x, t, axis: onnx_call("SoftmaxCrossEntropyLoss", x, axis, target=t),
+        "jax": lambda x, t, axis: jax_call(jax_loss, x, t),
+        "sklearn": lambda x, t, axis: sklearn_cross_entropy(x, t),
+    },
+    "cross_entropy + grad": {
+        "csoftmax": lambda x, t, axis: partial(csoftmax.cross_entropy_value_and_grad, x, t),
+        "csoftmax out=": lambda x, t, axis: partial(
+            csoftmax.cross_entropy_value_and_grad, x, t, out=np.empty_like(x)
+        ),
+        "numpy": lambda x, t, axis: partial(numpy_value_and_grad, x, t),
+        "torch": lambda x, t, axis: torch_value_and_grad(x, t),
+        "jax": lambda x, t, axis: jax_value_and_grad(x, t),
+        "sklearn": lambda x, t, axis: sklearn_value_and_grad(x, t),
+    },
+}
+
+CASES = [
+    Case("rows in cache", (1000, 1000), operations=tuple(TABLE)),
+    Case("rows in cache", (1000, 1000), "float64", operations=tuple(TABLE)),
+    Case("one small row", (10,)),
+    Case("few classes", (100_000, 10)),
+    Case("a vocabulary", (64, 50_257)),
+    Case("down the columns", (1000, 10_000), axis=0),
+    Case("larger than the cache", (20_000, 1000)),
+]
+
+
+def installed(library):
+    """Whether a library is there; one that is but doesn't import raises later, when it is used."""
+    return all(find_spec(module) for module in PEERS.get(library, ()))
+
+
+def contenders(operation, case):
+    """The setups that can be run, by implementation."""
+    setups = {}
+    for implementation, setup in TABLE[operation].items():
+        rows_only = implementation in ("math", "sklearn") and case.axis != -1
+        matrix_only = implementation == "sklearn" and len(case.shape) != 2
+        if installed(implementation.removesuffix(" out=")) and not (rows_only or matrix_only):
+            setups[implementation] = setup
+    return setups
+
+
+@lru_cache(maxsize=1)
+def inputs(case):
+    """Logits and class indices. Every row has its own height, as `x - max` then has to round."""
+    rng = np.random.default_rng(0)
+    heights = list(case.shape)
+    classes, heights[case.axis] = heights[case.axis], 1
+    x = rng.standard_normal(case.shape, dtype=case.dtype)
+    x += rng.uniform(-30, 30, heights).astype(case.dtype)
+    return x, rng.integers(classes, size=x.size // classes)
+
+
+def rows_for(implementation, case):
+    """How many rows an implementation gets; None: all, as all but pure Python do."""
+    rows = max(1, NUMBERS_FOR_MATH // case.shape[-1])
+    all_rows = implementation != "math" or len(case.shape) == 1 or rows >= case.shape[0]
+    return None if all_rows else rows
+
+
+def inputs_for(implementation, case):
+    rows = rows_for(implementation, case)
+    x, target = inputs(case)
+    return x[:rows], target[:rows]
+
+
+def label(implementation, case):
+    """The implementation's name, and the number of rows where that is not all."""
+    rows = rows_for(implementation, case)
+    return f"{implementation}, {rows} row{'s' if rows > 1 else ''}" if rows else implementation
