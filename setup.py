@@ -17,9 +17,8 @@ X86_64_BUILDS = ["x86_64_v2", "x86_64_v3", "x86_64_v4"]
 BUILDS = X86_64_BUILDS if platform.machine() in ("x86_64", "AMD64") else ["generic"]
 
 # The kernels rely on NaN, infinities and rounding as written, so nothing of the -ffast-math family.
-# Contraction is off: the source says where a product and a sum are fused. No library calls in place
-# of short loops: they would send vectors through memory. What Cython calls inline has to be: the
-# kernels' flags are constants only where the calls are gone.
+# Contraction is off: the source says where a product and a sum are fused. What Cython calls inline
+# has to be: the kernels' flags are constants only where the calls are gone.
 GCC = [
     "-O3", "-g0", "-fno-wrapv", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off",
     "-DCYTHON_INLINE=inline __attribute__((always_inline))",
@@ -38,8 +37,9 @@ MSVC = {
     "generic": ["/O2"],
     "cpu": [],
 }
-# Of GCC alone. Instruction scheduling before registers are assigned interleaves the long chains of
-# operations of independent exponentials: a tenth of the time, a fifth with a temperature.
+# Of GCC alone. No library calls in place of short loops: they would send vectors through memory.
+# Instruction scheduling before registers are assigned interleaves the long chains of operations of
+# independent exponentials: a twentieth of the time, a fifth with a temperature.
 OPTIONAL_FLAGS = ["-fno-tree-loop-distribute-patterns", "-fschedule-insns", "-fsched-pressure"]
 
 

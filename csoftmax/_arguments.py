@@ -33,6 +33,8 @@ def normalized_axis(axis, ndim):
 
 def normalized_axes(axis, ndim):
     """`axis`, an int, a tuple of ints or None for all, as a sorted tuple in [0, ndim)."""
+    if type(axis) is int:    # nearly always, and what follows takes a microsecond
+        return (normalized_axis(axis, ndim),)
     if axis is None:
         return tuple(range(ndim))
     given = axis if isinstance(axis, tuple) else (axis,)

@@ -9,7 +9,6 @@ from csoftmax._arguments import (
     as_temperature,
     call,
     normalized_axes,
-    normalized_axis,
     require_out,
 )
 from csoftmax._dispatch import kernels
@@ -199,10 +198,6 @@ def rowwise(gufunc, x, axis, temperature, out):
     x = as_logits(x)
     if out is not None:
         require_out(out, x.shape)
-    if type(axis) is int:    # the short way for small arrays: what follows would take a microsecond
-        axis = normalized_axis(axis, x.ndim)
-        temperature = as_temperature(temperature, x, (axis,))
-        return call(gufunc, x, temperature, axis=axis, out=out)
     axes = normalized_axes(axis, x.ndim)
     temperature = as_temperature(temperature, x, axes)
     if len(axes) == 1:

@@ -30,7 +30,7 @@ cdef extern from * nogil:
 cdef enum:
     LANE_BYTES = 64
     FLOAT_LANES = 16      # LANE_BYTES of float; double has half as many
-    GROUPS = 8            # exponentials that a lane adds up before they go to its double
+    GROUPS = 8            # exponentials of a lane that exp_of_eight adds up in their own type
     CHUNK_BYTES = 16384   # of exponentials in a local buffer: half of a small L1 cache
     FLOAT_CHUNK = 4096
     # Where the sum is less than so many times its largest term, the rounding of eight such terms
