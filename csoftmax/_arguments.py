@@ -24,6 +24,11 @@ def as_logits(x, name="x"):
     return x
 
 
+def new_result(x):
+    """An array for a result of the shape of `x`, in the type that it is computed in."""
+    return _dispatch.kernels.empty(x.shape, x.dtype.char in COMPUTED_IN_FLOAT64)
+
+
 def normalized_axis(axis, ndim):
     """`axis` as a number in [0, ndim)."""
     if not -ndim <= axis < ndim:

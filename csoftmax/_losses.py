@@ -4,7 +4,14 @@ import operator
 
 import numpy as np
 
-from csoftmax._arguments import as_logits, as_temperature, call, normalized_axis, require_out
+from csoftmax._arguments import (
+    as_logits,
+    as_temperature,
+    call,
+    new_result,
+    normalized_axis,
+    require_out,
+)
 from csoftmax._dispatch import kernels
 
 REDUCTIONS = ("mean", "sum", "none")
@@ -139,7 +146,7 @@ def cross_entropy_value_and_grad(
     losses, grad = call(
         kernels.cross_entropy_value_and_grad,
         logits, target, ignore_index, temperature, 1.0 / max(rows, 1),
-        axis=axis, out=(None, out),
+        axis=axis, out=(None, new_result(logits) if out is None else out),
     )  # fmt: skip
     return reduced(losses, reduction, rows), grad
 

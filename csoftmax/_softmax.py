@@ -8,6 +8,7 @@ from csoftmax._arguments import (
     as_logits,
     as_temperature,
     call,
+    new_result,
     normalized_axes,
     require_out,
 )
@@ -86,7 +87,8 @@ def softmax(x, /, axis=-1, *, temperature=1.0, out=None):
     >>> softmax([2.0, 1.0, 0.5], temperature=2).round(3)
     array([0.481, 0.292, 0.227])
     """
-    return rowwise(kernels.softmax, x, axis, temperature, out)
+    result = kernels.directly(kernels.SOFTMAX, x, axis, temperature, out)
+    return rowwise(kernels.softmax, x, axis, temperature, out) if result is None else result
 
 
 def log_softmax(x, /, axis=-1, *, temperature=1.0, out=None):
@@ -139,7 +141,8 @@ def log_softmax(x, /, axis=-1, *, temperature=1.0, out=None):
     >>> log_softmax([20.0, 0.0])
     array([-2.06115362e-09, -2.00000000e+01])
     """
-    return rowwise(kernels.log_softmax, x, axis, temperature, out)
+    result = kernels.directly(kernels.LOG_SOFTMAX, x, axis, temperature, out)
+    return rowwise(kernels.log_softmax, x, axis, temperature, out) if result is None else result
 
 
 def logsumexp(x, /, axis=-1, *, keepdims=False, out=None):
@@ -201,6 +204,7 @@ def rowwise(gufunc, x, axis, temperature, out):
     axes = normalized_axes(axis, x.ndim)
     temperature = as_temperature(temperature, x, axes)
     if len(axes) == 1:
+        out = new_result(x) if out is None else out
         return call(gufunc, x, temperature, axis=axes[0], out=out)
     result = call(gufunc, with_one_axis(x, axes), temperature)
     others = [i for i in range(x.ndim) if i not in axes]

@@ -1,28 +1,47 @@
 """The whole of one build: each instruction set's module consists of this."""
 
 from cython cimport floating
+from cpython.pycapsule cimport PyCapsule_New
 from cython.parallel cimport prange
 from libc.float cimport DBL_MAX, FLT_MAX
-from libc.math cimport INFINITY, NAN, fabs
+from libc.math cimport INFINITY, NAN, fabs, floor
 from libc.stdint cimport int64_t
 from libc.stdlib cimport free, malloc
+from libc.string cimport memcpy, memset
 from numpy cimport (
-    NPY_DOUBLE, NPY_FLOAT, NPY_INT64, PyUFunc_FromFuncAndDataAndSignature, PyUFunc_None,
-    PyUFuncGenericFunction, import_array, import_ufunc, npy_intp,
+    NPY_DOUBLE, NPY_FLOAT, NPY_INT64, NPY_MAXDIMS, PyArray_BYTES, PyArray_CheckExact, PyArray_DIMS,
+    PyArray_EMPTY, PyArray_ISCARRAY_RO, PyArray_ISWRITEABLE, PyArray_ITEMSIZE, PyArray_NBYTES,
+    PyArray_NDIM, PyArray_SAMESHAPE, PyArray_SIZE, PyArray_TYPE,
+    PyDataMem_Handler, PyDataMem_SetHandler, PyUFunc_FromFuncAndDataAndSignature, PyUFunc_None,
+    PyUFuncGenericFunction, import_array,
+    import_ufunc, ndarray, npy_intp,
 )
 
 from csoftmax.kernels.arithmetic cimport (
     TEMPERED, UNSHIFTED, Kind, Reduction, Sum, exact_fma, exactly, exponential, log_1p, multiply_add,
-    plus, reciprocal, reduction, times,
+    plus, power_of_two, reciprocal, reduction, times,
+)
+from csoftmax.kernels.batches cimport (
+    COLUMNS, MAX_BATCH, ROWS, Batch, Layout, exponentials_of_columns, exponentials_of_rows,
+    row_of, start_batch, whole_lanes,
 )
 from csoftmax.kernels.rows cimport (
-    FLOAT_CHUNK, Row, exponentials, exponentials_in_one_sweep, fits_chunk, log_sum_of_row,
-    sum_of_row,
+    CHUNK_BYTES, FLOAT_CHUNK, FLOAT_LANES, LANE_BYTES, Chunk, Row, combine_chunks, exponentials,
+    log_sum_of_row, sum_of_row,
 )
 
 cdef extern from * nogil:
     """
+    /* Only what the vector unit sets: nothing here uses the x87. */
+    #if defined(__SSE2__) || defined(_M_X64)
+    #include <xmmintrin.h>
+    #define csoftmax_float_flags() _mm_getcsr()
+    #define csoftmax_restore_float_flags(flags) _mm_setcsr(flags)
+    #else
     #include <fenv.h>
+    #define csoftmax_float_flags() ((unsigned int)fetestexcept(FE_ALL_EXCEPT))
+    #define csoftmax_restore_float_flags(flags) feclearexcept(FE_ALL_EXCEPT & ~(int)(flags))
+    #endif
 
     #ifdef _OPENMP
     #include <omp.h>
@@ -51,8 +70,8 @@ cdef extern from * nogil:
     #define CSOFTMAX_COMPILER "unknown"
     #endif
     """
-    int FE_ALL_EXCEPT
-    int feclearexcept(int)
+    unsigned int csoftmax_float_flags()
+    void csoftmax_restore_float_flags(unsigned int)
     int csoftmax_max_threads()
     bint csoftmax_out_of_memory
     const char *CSOFTMAX_COMPILER
@@ -66,4 +85,8 @@ compiler = CSOFTMAX_COMPILER.decode()
 openmp = bool(CSOFTMAX_OPENMP)
 
 include "operations.pxi"
+include "copies.pxi"
+include "loops.pxi"
 include "gufuncs.pxi"
+include "memory.pxi"
+include "direct.pxi"

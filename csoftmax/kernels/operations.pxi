@@ -1,10 +1,26 @@
-"""What each function does with one row.
+"""What each function does with rows.
 
-x are its n contiguous logits; y, if there is one, its n contiguous results, which may be x itself.
-`operands` points to the single numbers that belong to the row, in the order of the gufunc's
-signature, inputs before outputs. A row function can't raise: what is not defined becomes NaN, and
-the Python layer has raised before.
+x are logits; y, if there is one, results, which may be x itself. `operands` points to the single
+numbers that belong to a row, in the order of the gufunc's signature, inputs before outputs. Nothing
+here can raise: what is not defined becomes NaN, and the Python layer has raised before.
+
+A function consists of
+
+- `_outcome`: from the sums of one row, its single results, and what its numbers are made of: a
+  factor of the exponentials, or the logarithm of their sum;
+- `_batch`: the same, and the numbers too, for a batch of short rows;
+- `_limit`: all of it for one row at temperature 0 or infinity.
 """
+
+
+cdef struct Outcome:
+    # Inputs: the row's target, -1 if the function has none, and its logit.
+    int64_t target
+    double target_logit
+    # Results, of which a function sets what it uses.
+    Sum factor              # of exponentials that are in units of the row's 2^N
+    double log_sum
+    double target_result    # takes the place of the target's number
 
 
 cdef inline void fill(floating *y, Py_ssize_t n, double value) noexcept nogil:
@@ -15,16 +31,6 @@ cdef inline void fill(floating *y, Py_ssize_t n, double value) noexcept nogil:
 
 cdef inline bint is_finite(double x) noexcept nogil:
     return fabs(x) < INFINITY
-
-
-cdef inline bint all_exponentials(
-    const floating *x, floating *e, floating *y, Py_ssize_t n, double temperature, Row *row
-) noexcept nogil:
-    """Exponentials to e or y, in one sweep where that will do. False: the softmax is NaN."""
-    if temperature == 1.0 and fits_chunk[floating](n, 0):
-        if exponentials_in_one_sweep(x, e, y, n, row):
-            return True
-    return exponentials(x, e, y, n, temperature, row)
 
 
 # Temperatures 0 and infinity: a uniform choice among some classes, for 0 the first maximum alone.
@@ -62,22 +68,90 @@ cdef inline bint is_chosen(floating x, Py_ssize_t i, const Choice *choice) noexc
     return i == choice.first_maximum if choice.is_first_maximum else x > -INFINITY
 
 
+cdef inline void sums_of_batch(
+    const floating *x, Py_ssize_t x_step, const floating *y, Py_ssize_t y_step, Py_ssize_t n,
+    const char *temperatures, Py_ssize_t temperature_step, Batch *batch, Layout layout
+) noexcept nogil:
+    """The sums alone."""
+    cdef floating e[FLOAT_CHUNK]
+    if layout == ROWS:
+        exponentials_of_rows(
+            x, x_step, e, whole_lanes[floating](n, 0), y, y_step, n, temperatures,
+            temperature_step, batch,
+        )
+    else:
+        exponentials_of_columns(
+            x, x_step, e, 0, n, temperatures, temperature_step, batch, False
+        )
+
+
+cdef inline Py_ssize_t position(
+    Py_ssize_t r, int64_t target, Py_ssize_t step, Layout layout
+) noexcept nogil:
+    return r * step + target if layout == ROWS else target * step + r
+
+
 # softmax: y = softmax(x / temperature); operands: temperature
 
 cdef inline void scale(
     const floating *e, floating *y, Py_ssize_t n, Sum factor
 ) noexcept nogil:
     """y = e * factor, rounded once (with FMA): a rounded factor would cost another half ULP."""
+    cdef Py_ssize_t LANES = LANE_BYTES // <Py_ssize_t> sizeof(floating)
     cdef floating hi = <floating> factor.hi
     cdef floating lo = <floating> (factor.hi - hi if floating is float else factor.lo)
-    cdef Py_ssize_t i
-    for i in range(n):
-        y[i] = multiply_add(e[i], hi, e[i] * lo)
+    cdef floating last[FLOAT_LANES]
+    cdef Py_ssize_t i, k
+    if n < LANES:
+        for i in range(n):
+            y[i] = multiply_add(e[i], hi, e[i] * lo)
+        return
+    for k in range(LANES):    # first, for the last step overlaps the one before, and y may be e
+        last[k] = multiply_add(e[n - LANES + k], hi, e[n - LANES + k] * lo)
+    for i in range(n // LANES):
+        for k in range(LANES):
+            y[k] = multiply_add(e[k], hi, e[k] * lo)
+        y += LANES
+        e += LANES
+    y += n % LANES - LANES
+    for k in range(LANES):
+        y[k] = last[k]
 
 
-cdef void softmax_limit_row(
-    const floating *x, floating *y, Py_ssize_t n, double temperature
+cdef inline void scale_far(
+    const floating *e, floating *y, Py_ssize_t n, Sum factor, Sum ratio, double power
 ) noexcept nogil:
+    """y = e * factor * ratio * 2^power, also where a factor is beyond the type but a result is not.
+
+    A factor is infinite where 1 / T is: 0 stays 0 then.
+    """
+    cdef double largest = FLT_MAX if floating is float else DBL_MAX
+    cdef double lowest = -250 if floating is float else -2000
+    cdef floating half_power, other_half, value
+    cdef floating hi, lo
+    cdef Py_ssize_t i
+    if factor.hi > largest:
+        for i in range(n):
+            y[i] = <floating> factor.hi if e[i] > 0 and power > lowest else 0
+        return
+    factor = times(factor, ratio)
+    if power >= -60:
+        scale(e, y, n, times(factor, exactly(power_of_two(power))))
+        return
+    power = max(power, lowest)    # far enough for hi and lo to lose digits
+    half_power = <floating> power_of_two(floor(power / 2))
+    other_half = <floating> power_of_two(power - floor(power / 2))
+    hi = <floating> factor.hi
+    lo = <floating> (factor.hi - hi if floating is float else factor.lo)
+    for i in range(n):
+        value = e[i] * half_power * other_half
+        y[i] = multiply_add(value, hi, value * lo)
+
+
+cdef void softmax_limit(
+    const floating *x, floating *y, Py_ssize_t n, char **operands
+) noexcept nogil:
+    cdef double temperature = (<double *> operands[0])[0]
     cdef Choice choice
     cdef Py_ssize_t i
     if not find_choice(x, n, temperature, &choice):
@@ -87,46 +161,95 @@ cdef void softmax_limit_row(
         y[i] = 1.0 / <double> choice.count if is_chosen(x[i], i, &choice) else 0.0
 
 
-cdef void softmax_row(
-    const floating *x, floating *y, Py_ssize_t n, char **operands
+cdef void softmax_outcome(
+    const Row *row, bint is_defined, char **operands, Outcome *outcome, floating type_tag
 ) noexcept nogil:
-    cdef double temperature = (<double *> operands[0])[0]
-    cdef floating e[FLOAT_CHUNK]
+    outcome.factor = reciprocal(sum_of_row(row))
+
+
+cdef inline void scale_batch(
+    const floating *e, Py_ssize_t e_step, floating *y, Py_ssize_t y_step, Py_ssize_t n,
+    Py_ssize_t rows, const double *factor_hi, const double *factor_lo, Layout layout
+) noexcept nogil:
+    """As scale, row by row. In COLUMNS, y is e."""
+    cdef Py_ssize_t LANES = LANE_BYTES // <Py_ssize_t> sizeof(floating)
+    cdef floating hi[MAX_BATCH]
+    cdef floating lo[MAX_BATCH]
+    cdef floating value
+    cdef Py_ssize_t i, r, k, block
     cdef Sum factor
-    cdef Row row
-    if is_limit(temperature):
-        softmax_limit_row(x, y, n, temperature)
-        return
-    if not (temperature > 0 and all_exponentials(x, e, y, n, temperature, &row)):
-        fill(y, n, NAN)
-        return
-    factor = reciprocal(sum_of_row(&row))
-    if fits_chunk[floating](n, 0):
-        scale(e, y, n, factor)
+    if layout == COLUMNS:
+        for block in range(rows // LANES):
+            r = block * LANES
+            for k in range(LANES):
+                hi[r + k] = <floating> factor_hi[r + k]
+                if floating is float:
+                    lo[r + k] = factor_hi[r + k] - hi[r + k]
+                else:
+                    lo[r + k] = factor_lo[r + k]
+        for i in range(n):
+            for block in range(rows // LANES):
+                r = block * LANES
+                for k in range(LANES):
+                    value = y[i * y_step + r + k]
+                    y[i * y_step + r + k] = multiply_add(value, hi[r + k], value * lo[r + k])
     else:
-        scale(y, y, n, factor)
+        for r in range(rows):
+            factor.hi = factor_hi[r]
+            factor.lo = factor_lo[r]
+            scale(e + r * e_step, y + r * y_step, n, factor)
+
+
+cdef inline void softmax_of_batch(
+    const floating *x, Py_ssize_t x_step, floating *y, Py_ssize_t y_step, Py_ssize_t n,
+    Py_ssize_t rows, char **operands, const npy_intp *steps, Layout layout
+) noexcept nogil:
+    cdef floating buffer[FLOAT_CHUNK]
+    cdef floating *e = y
+    cdef Py_ssize_t e_step = whole_lanes[floating](n, 0) if layout == ROWS else y_step
+    cdef double factor_hi[MAX_BATCH]
+    cdef double factor_lo[MAX_BATCH]
+    cdef Batch batch
+    cdef Row row
+    cdef Sum factor
+    cdef Py_ssize_t r
+    if layout == ROWS:
+        e = buffer
+    start_batch[floating](&batch, rows, 0)
+    if layout == ROWS:
+        exponentials_of_rows(
+            x, x_step, e, e_step, y, y_step, n, operands[0], steps[0], &batch
+        )
+    else:
+        exponentials_of_columns(x, x_step, e, e_step, n, operands[0], steps[0], &batch, True)
+    for r in range(batch.padded):
+        row = row_of(&batch, r)
+        factor = reciprocal(sum_of_row(&row))
+        factor_hi[r] = factor.hi if is_finite(row.maximum) else NAN
+        factor_lo[r] = factor.lo
+    scale_batch(
+        e, e_step, y, y_step, n, batch.padded if layout == COLUMNS else rows, factor_hi, factor_lo,
+        layout,
+    )
+
+
+cdef void softmax_batch(
+    const floating *x, Py_ssize_t x_step, floating *y, Py_ssize_t y_step, Py_ssize_t n,
+    Py_ssize_t rows, char **operands, const npy_intp *steps, Layout layout
+) noexcept nogil:
+    if layout == ROWS:
+        softmax_of_batch(x, x_step, y, y_step, n, rows, operands, steps, ROWS)
+    else:
+        softmax_of_batch(x, x_step, y, y_step, n, rows, operands, steps, COLUMNS)
 
 
 # log_softmax: y = log(softmax(x / temperature)); operands: temperature
-
-cdef inline bint log_sum_exp(
-    const floating *x, floating *y, Py_ssize_t n, double temperature, Row *row, Sum *log_sum
-) noexcept nogil:
-    """log_sum = log(sum(exp((x - maximum) / temperature))). False: it is NaN."""
-    cdef floating e[FLOAT_CHUNK]
-    if not fits_chunk[floating](n, 0):
-        y = NULL    # no use for the exponentials
-    if not all_exponentials(x, e, y, n, temperature, row):
-        return False
-    log_sum[0] = log_sum_of_row(row)
-    return True
-
 
 cdef inline floating log_probability(
     floating x, const Row *row, double log_sum, Kind kind
 ) noexcept nogil:
     """(x - maximum) / T - log_sum: two terms of one sign, so nothing cancels."""
-    cdef floating z, small = <floating> -log_sum
+    cdef floating z, low, small = <floating> -log_sum
     if kind != TEMPERED:
         return (x - <floating> row.maximum) + small
     z = multiply_add(
@@ -134,8 +257,9 @@ cdef inline floating log_probability(
         -<floating> (row.maximum * row.reduction.scale_before),
     )
     z = z * <floating> row.reduction.scale_after
-    if z > -INFINITY:    # infinity times a low part of 0 would be NaN
-        small = multiply_add(z, <floating> row.reduction.inverse_lo, small)
+    low = multiply_add(z, <floating> row.reduction.inverse_lo, small)
+    if fabs(low) < INFINITY:    # else so is the result, and infinities of two signs would be NaN
+        small = low
     return multiply_add(z, <floating> row.reduction.inverse_hi, small)
 
 
@@ -151,9 +275,10 @@ cdef inline void write_log_probabilities(
             y[i] = log_probability(x[i], row, log_sum, kind)
 
 
-cdef void log_softmax_limit_row(
-    const floating *x, floating *y, Py_ssize_t n, double temperature
+cdef void log_softmax_limit(
+    const floating *x, floating *y, Py_ssize_t n, char **operands
 ) noexcept nogil:
+    cdef double temperature = (<double *> operands[0])[0]
     cdef Choice choice
     cdef Sum log_count
     cdef Py_ssize_t i
@@ -165,47 +290,149 @@ cdef void log_softmax_limit_row(
         y[i] = 0.0 - (log_count.hi + log_count.lo) if is_chosen(x[i], i, &choice) else -INFINITY
 
 
-cdef void log_softmax_row(
-    const floating *x, floating *y, Py_ssize_t n, char **operands
+cdef void log_softmax_outcome(
+    const Row *row, bint is_defined, char **operands, Outcome *outcome, floating type_tag
 ) noexcept nogil:
-    cdef double temperature = (<double *> operands[0])[0]
-    cdef Sum log_sum
+    cdef Sum log_sum = log_sum_of_row(row)
+    outcome.log_sum = log_sum.hi + log_sum.lo
+
+
+cdef inline void log_sums_of_batch(const Batch *batch, double *log_sums) noexcept nogil:
+    cdef Py_ssize_t r
     cdef Row row
-    if is_limit(temperature):
-        log_softmax_limit_row(x, y, n, temperature)
-    elif not (temperature > 0 and log_sum_exp(x, y, n, temperature, &row, &log_sum)):
-        fill(y, n, NAN)
-    elif row.reduction.kind == TEMPERED:
-        write_log_probabilities(x, y, n, &row, log_sum.hi + log_sum.lo, TEMPERED)
+    cdef Sum log_sum
+    for r in range(batch.padded):
+        row = row_of(batch, r)
+        log_sum = log_sum_of_row(&row)
+        log_sums[r] = log_sum.hi + log_sum.lo if is_finite(row.maximum) else NAN
+
+
+cdef inline void write_columns_of_log_probabilities(
+    const floating *x, Py_ssize_t x_step, floating *y, Py_ssize_t y_step, Py_ssize_t n,
+    const Batch *batch, const double *log_sums, Kind kind
+) noexcept nogil:
+    cdef Py_ssize_t LANES = LANE_BYTES // <Py_ssize_t> sizeof(floating)
+    cdef floating values[FLOAT_LANES]
+    cdef floating maximum[MAX_BATCH]
+    cdef floating log_sum[MAX_BATCH]
+    cdef Py_ssize_t i, k, block
+    cdef Row row
+    for k in range(batch.padded):
+        maximum[k] = batch.maximum[k]
+        log_sum[k] = log_sums[k]
+    for i in range(n):
+        for block in range(batch.padded // LANES):
+            for k in range(LANES):
+                row = row_of(batch, block * LANES + k)
+                row.maximum = maximum[block * LANES + k]
+                values[k] = log_probability(
+                    x[block * LANES + k], &row, log_sum[block * LANES + k], kind
+                )
+            for k in range(LANES):
+                y[block * LANES + k] = values[k]
+        x += x_step
+        y += y_step
+
+
+cdef inline void log_softmax_of_batch(
+    const floating *x, Py_ssize_t x_step, floating *y, Py_ssize_t y_step, Py_ssize_t n,
+    Py_ssize_t rows, char **operands, const npy_intp *steps, Layout layout
+) noexcept nogil:
+    cdef double log_sums[MAX_BATCH]
+    cdef Batch batch
+    cdef Row row
+    cdef Py_ssize_t r
+    start_batch[floating](&batch, rows, 0)
+    sums_of_batch(x, x_step, y, y_step, n, operands[0], steps[0], &batch, layout)
+    log_sums_of_batch(&batch, log_sums)
+    if layout == COLUMNS:
+        if batch.kind == TEMPERED:
+            write_columns_of_log_probabilities(
+                x, x_step, y, y_step, n, &batch, log_sums, TEMPERED
+            )
+        else:
+            write_columns_of_log_probabilities(
+                x, x_step, y, y_step, n, &batch, log_sums, UNSHIFTED
+            )
+        return
+    for r in range(rows):
+        row = row_of(&batch, r)
+        if batch.kind == TEMPERED:
+            write_log_probabilities(
+                x + r * x_step, y + r * y_step, n, &row, log_sums[r], TEMPERED
+            )
+        else:
+            write_log_probabilities(
+                x + r * x_step, y + r * y_step, n, &row, log_sums[r], UNSHIFTED
+            )
+
+
+cdef void log_softmax_batch(
+    const floating *x, Py_ssize_t x_step, floating *y, Py_ssize_t y_step, Py_ssize_t n,
+    Py_ssize_t rows, char **operands, const npy_intp *steps, Layout layout
+) noexcept nogil:
+    if layout == ROWS:
+        log_softmax_of_batch(x, x_step, y, y_step, n, rows, operands, steps, ROWS)
     else:
-        write_log_probabilities(x, y, n, &row, log_sum.hi + log_sum.lo, UNSHIFTED)
+        log_softmax_of_batch(x, x_step, y, y_step, n, rows, operands, steps, COLUMNS)
 
 
 # logsumexp; operands: the result
 
-cdef inline bint has_nan(const floating *x, Py_ssize_t n) noexcept nogil:
+cdef void logsumexp_outcome(
+    const Row *row, bint is_defined, char **operands, Outcome *outcome, floating type_tag
+) noexcept nogil:
+    """Where the maximum is not finite, it is the result: of an empty row too."""
+    cdef Sum log_sum = exactly(row.maximum)
+    if is_defined:
+        log_sum = plus(log_sum, log_sum_of_row(row))
+    (<floating *> operands[0])[0] = <floating> (log_sum.hi + log_sum.lo)
+
+
+cdef inline bint has_nan(const floating *x, Py_ssize_t x_step, Py_ssize_t n) noexcept nogil:
     cdef Py_ssize_t i
     for i in range(n):
-        if x[i] != x[i]:
+        if x[i * x_step] != x[i * x_step]:
             return True
     return False
 
 
-cdef void logsumexp_row(
-    const floating *x, floating *y, Py_ssize_t n, char **operands
+cdef inline void logsumexp_of_batch(
+    const floating *x, Py_ssize_t x_step, floating *y, Py_ssize_t y_step, Py_ssize_t n,
+    Py_ssize_t rows, char **operands, const npy_intp *steps, Layout layout
 ) noexcept nogil:
-    cdef floating *result = <floating *> operands[0]
-    cdef Sum log_sum
+    cdef double one = 1.0
+    cdef double results[MAX_BATCH]
+    cdef Batch batch
     cdef Row row
-    if n == 0:
-        result[0] = -INFINITY
-    elif log_sum_exp[floating](x, NULL, n, 1.0, &row, &log_sum):
+    cdef Sum log_sum
+    cdef Py_ssize_t r
+    start_batch[floating](&batch, rows, 0)
+    sums_of_batch(x, x_step, <floating *> NULL, 0, n, <const char *> &one, 0, &batch, layout)
+    for r in range(batch.padded):
+        row = row_of(&batch, r)
+        log_sum = log_sum_of_row(&row)
         log_sum = plus(exactly(row.maximum), log_sum)
-        result[0] = <floating> (log_sum.hi + log_sum.lo)
-    elif has_nan(x, n):
-        result[0] = NAN
+        results[r] = log_sum.hi + log_sum.lo
+    for r in range(rows):
+        if is_finite(batch.maximum[r]):
+            (<floating *> (operands[0] + r * steps[0]))[0] = results[r]
+        elif has_nan(
+            x + position(r, 0, x_step, layout), 1 if layout == ROWS else x_step, n
+        ):
+            (<floating *> (operands[0] + r * steps[0]))[0] = NAN
+        else:
+            (<floating *> (operands[0] + r * steps[0]))[0] = batch.maximum[r]
+
+
+cdef void logsumexp_batch(
+    const floating *x, Py_ssize_t x_step, floating *y, Py_ssize_t y_step, Py_ssize_t n,
+    Py_ssize_t rows, char **operands, const npy_intp *steps, Layout layout
+) noexcept nogil:
+    if layout == ROWS:
+        logsumexp_of_batch(x, x_step, y, y_step, n, rows, operands, steps, ROWS)
     else:
-        result[0] = <floating> row.maximum
+        logsumexp_of_batch(x, x_step, y, y_step, n, rows, operands, steps, COLUMNS)
 
 
 # cross_entropy; operands: target, ignore_index, temperature, the loss
@@ -223,37 +450,112 @@ cdef inline floating limit_loss(
     return log_count.hi + log_count.lo
 
 
-cdef void cross_entropy_row(
+cdef void cross_entropy_limit(
     const floating *x, floating *y, Py_ssize_t n, char **operands
 ) noexcept nogil:
-    cdef int64_t target = (<int64_t *> operands[0])[0]
-    cdef int64_t ignore_index = (<int64_t *> operands[1])[0]
-    cdef double temperature = (<double *> operands[2])[0]
-    cdef floating *loss = <floating *> operands[3]
+    (<floating *> operands[3])[0] = limit_loss(
+        x, n, (<int64_t *> operands[0])[0], (<double *> operands[2])[0]
+    )
+
+
+cdef inline floating loss_of_row(
+    const Row *row, bint is_defined, const Outcome *outcome, floating type_tag
+) noexcept nogil:
     cdef Sum log_sum
+    if not is_defined:
+        return NAN
+    log_sum = log_sum_of_row(row)
+    return 0 - log_probability(
+        <floating> outcome.target_logit, row, log_sum.hi + log_sum.lo, row.reduction.kind
+    )
+
+
+cdef void cross_entropy_outcome(
+    const Row *row, bint is_defined, char **operands, Outcome *outcome, floating type_tag
+) noexcept nogil:
+    (<floating *> operands[3])[0] = loss_of_row[floating](row, is_defined, outcome, 0)
+
+
+cdef inline void losses_of_kind(
+    const floating *target_logits, const Batch *batch, const double *log_sums, double *losses,
+    Kind kind
+) noexcept nogil:
+    cdef Py_ssize_t r
     cdef Row row
-    if target == ignore_index:
-        loss[0] = 0
-    elif not 0 <= target < n:
-        loss[0] = NAN
-    elif is_limit(temperature):
-        loss[0] = limit_loss(x, n, target, temperature)
-    elif temperature > 0 and log_sum_exp[floating](x, NULL, n, temperature, &row, &log_sum):
-        loss[0] = 0 - log_probability(
-            x[target], &row, log_sum.hi + log_sum.lo, row.reduction.kind
-        )
+    for r in range(batch.rows):
+        row = row_of(batch, r)
+        losses[r] = 0 - log_probability(target_logits[r], &row, log_sums[r], kind)
+
+
+cdef inline void losses_of_batch(
+    const floating *target_logits, Py_ssize_t n, char **operands, const npy_intp *steps,
+    const Batch *batch, double *losses
+) noexcept nogil:
+    """-log of the probabilities of the targets; operands begin with target and ignore_index."""
+    cdef double log_sums[MAX_BATCH]
+    cdef Py_ssize_t r
+    cdef int64_t target
+    log_sums_of_batch(batch, log_sums)
+    if batch.kind == TEMPERED:
+        losses_of_kind(target_logits, batch, log_sums, losses, TEMPERED)
     else:
-        loss[0] = NAN
+        losses_of_kind(target_logits, batch, log_sums, losses, UNSHIFTED)
+    for r in range(batch.rows):
+        target = (<int64_t *> (operands[0] + r * steps[0]))[0]
+        if target == (<int64_t *> (operands[1] + r * steps[1]))[0]:
+            losses[r] = 0
+        elif not 0 <= target < n:
+            losses[r] = NAN
+
+
+cdef inline void gather_targets(
+    const floating *x, Py_ssize_t x_step, Py_ssize_t n, char **operands, const npy_intp *steps,
+    Py_ssize_t rows, floating *of_targets, Layout layout
+) noexcept nogil:
+    cdef Py_ssize_t r
+    cdef int64_t target
+    for r in range(rows):
+        target = (<int64_t *> (operands[0] + r * steps[0]))[0]
+        of_targets[r] = x[position(r, target, x_step, layout)] if 0 <= target < n else 0
+
+
+cdef inline void cross_entropy_of_batch(
+    const floating *x, Py_ssize_t x_step, floating *y, Py_ssize_t y_step, Py_ssize_t n,
+    Py_ssize_t rows, char **operands, const npy_intp *steps, Layout layout
+) noexcept nogil:
+    cdef floating target_logits[MAX_BATCH]
+    cdef double losses[MAX_BATCH]
+    cdef Batch batch
+    cdef Py_ssize_t r
+    start_batch[floating](&batch, rows, 0)
+    gather_targets(x, x_step, n, operands, steps, rows, target_logits, layout)
+    sums_of_batch(x, x_step, <floating *> NULL, 0, n, operands[2], steps[2], &batch, layout)
+    losses_of_batch(target_logits, n, operands, steps, &batch, losses)
+    for r in range(rows):
+        (<floating *> (operands[3] + r * steps[3]))[0] = losses[r]
+
+
+cdef void cross_entropy_batch(
+    const floating *x, Py_ssize_t x_step, floating *y, Py_ssize_t y_step, Py_ssize_t n,
+    Py_ssize_t rows, char **operands, const npy_intp *steps, Layout layout
+) noexcept nogil:
+    if layout == ROWS:
+        cross_entropy_of_batch(x, x_step, y, y_step, n, rows, operands, steps, ROWS)
+    else:
+        cross_entropy_of_batch(x, x_step, y, y_step, n, rows, operands, steps, COLUMNS)
 
 
 # cross_entropy_value_and_grad; operands: target, ignore_index, temperature, weight, the loss.
 # y is the gradient of weight * loss.
 
-cdef void limit_loss_and_grad(
-    const floating *x, floating *y, Py_ssize_t n, int64_t target, double temperature,
-    double weight, floating *loss
+cdef void cross_entropy_value_and_grad_limit(
+    const floating *x, floating *y, Py_ssize_t n, char **operands
 ) noexcept nogil:
     """(p - onehot) / T: 0 for T = inf; for T = 0 the limit, 0 where p is right, else infinite."""
+    cdef int64_t target = (<int64_t *> operands[0])[0]
+    cdef double temperature = (<double *> operands[2])[0]
+    cdef double weight = (<double *> operands[3])[0]
+    cdef floating *loss = <floating *> operands[4]
     cdef Choice choice
     cdef double p
     cdef Py_ssize_t i
@@ -269,81 +571,128 @@ cdef void limit_loss_and_grad(
         )
 
 
-cdef inline void scale_finite_or_not(
-    const floating *e, floating *y, Py_ssize_t n, Sum factor
+cdef inline floating grad_of_target(
+    const Row *row, floating logit, floating exponential, Sum inverse, Sum scale_of_loss
 ) noexcept nogil:
-    """As scale, also with a factor that is infinite in the type, as 1 / T may be: 0 stays 0."""
-    cdef double largest = FLT_MAX if floating is float else DBL_MAX
-    cdef Py_ssize_t i
-    if factor.hi <= largest:
-        scale(e, y, n, factor)
-    else:
-        for i in range(n):
-            y[i] = <floating> (e[i] * factor.hi) if e[i] > 0 else 0
-
-
-cdef void cross_entropy_value_and_grad_row(
-    const floating *x, floating *y, Py_ssize_t n, char **operands
-) noexcept nogil:
-    cdef int64_t target = (<int64_t *> operands[0])[0]
-    cdef int64_t ignore_index = (<int64_t *> operands[1])[0]
-    cdef double temperature = (<double *> operands[2])[0]
-    cdef double weight = (<double *> operands[3])[0]
-    cdef floating *loss = <floating *> operands[4]
-    cdef floating e[FLOAT_CHUNK]
-    cdef floating target_logit, target_exponential
-    cdef Sum log_sum, inverse, scale_of_loss, factor, share
-    cdef Row row
-    if target == ignore_index:
-        loss[0] = 0
-        fill(y, n, 0)
-        return
-    if not (0 <= target < n and temperature >= 0):
-        loss[0] = NAN
-        fill(y, n, NAN)
-        return
-    if is_limit(temperature):
-        limit_loss_and_grad(x, y, n, target, temperature, weight, loss)
-        return
-    target_logit = x[target]    # y may be x
-    if not all_exponentials(x, e, y, n, temperature, &row):
-        loss[0] = NAN
-        fill(y, n, NAN)
-        return
-    log_sum = log_sum_of_row(&row)
-    loss[0] = 0 - log_probability(
-        target_logit, &row, log_sum.hi + log_sum.lo, row.reduction.kind
-    )
-    inverse = reciprocal(sum_of_row(&row))
-    scale_of_loss = exactly(weight)
-    if temperature != 1.0:
-        scale_of_loss = times(scale_of_loss, reciprocal(exactly(temperature)))
-    factor = times(inverse, scale_of_loss)
-    if fits_chunk[floating](n, 0):
-        target_exponential = e[target]
-        scale_finite_or_not(e, y, n, factor)
-    else:
-        target_exponential = y[target]
-        scale_finite_or_not(y, y, n, factor)
-    # 1 - p is the share of the others; where p is not close to 1, the difference is as exact.
-    if row.maximum_count == 1 and target_logit == row.maximum:
+    """p - 1, scaled. 1 - p is the share of the others; else the difference is as exact."""
+    cdef Sum share
+    if row.maximum_count == 1 and logit == row.maximum:
         share = times(inverse, row.others)
     else:
-        share.hi = 1.0 - exact_fma(target_exponential, inverse.hi, target_exponential * inverse.lo)
+        share.hi = 1.0 - exact_fma(exponential, inverse.hi, exponential * inverse.lo)
         share.lo = 0
     if share.hi + share.lo == 0:
-        y[target] = 0
-    elif is_finite(scale_of_loss.lo):
-        share = times(share, scale_of_loss)
-        y[target] = -(share.hi + share.lo)
+        return 0
+    if not is_finite(scale_of_loss.lo):
+        return -INFINITY
+    share = times(share, scale_of_loss)
+    return -(share.hi + share.lo)
+
+
+cdef void cross_entropy_value_and_grad_outcome(
+    const Row *row, bint is_defined, char **operands, Outcome *outcome, floating type_tag
+) noexcept nogil:
+    cdef double temperature = (<double *> operands[2])[0]
+    cdef double weight = (<double *> operands[3])[0]
+    cdef Sum inverse, scale_of_loss
+    cdef floating target_exponential
+    (<floating *> operands[4])[0] = loss_of_row[floating](row, is_defined, outcome, 0)
+    outcome.target_result = NAN
+    if not is_defined:
+        return
+    inverse = reciprocal(sum_of_row(row))
+    scale_of_loss = times(exactly(weight), reciprocal(exactly(temperature)))
+    outcome.factor = times(inverse, scale_of_loss)
+    target_exponential = exponential(
+        <floating> outcome.target_logit, &row.reduction, row.reduction.kind
+    )
+    outcome.target_result = grad_of_target(
+        row, <floating> outcome.target_logit, target_exponential, inverse, scale_of_loss
+    )
+
+
+cdef inline void cross_entropy_value_and_grad_of_batch(
+    const floating *x, Py_ssize_t x_step, floating *y, Py_ssize_t y_step, Py_ssize_t n,
+    Py_ssize_t rows, char **operands, const npy_intp *steps, Layout layout
+) noexcept nogil:
+    cdef floating buffer[FLOAT_CHUNK]
+    cdef floating *e = y
+    cdef Py_ssize_t e_step = whole_lanes[floating](n, 0) if layout == ROWS else y_step
+    cdef floating target_logits[MAX_BATCH]
+    cdef floating target_exponentials[MAX_BATCH]
+    cdef double losses[MAX_BATCH]
+    cdef double factor_hi[MAX_BATCH]
+    cdef double factor_lo[MAX_BATCH]
+    cdef double inverse_hi[MAX_BATCH]
+    cdef double inverse_lo[MAX_BATCH]
+    cdef double scale_hi[MAX_BATCH]
+    cdef double scale_lo[MAX_BATCH]
+    cdef double temperature, weight
+    cdef Sum inverse, scale_of_loss, factor
+    cdef Py_ssize_t r, i
+    cdef int64_t target
+    cdef Batch batch
+    cdef Row row
+    if layout == ROWS:
+        e = buffer
+    start_batch[floating](&batch, rows, 0)
+    gather_targets(x, x_step, n, operands, steps, rows, target_logits, layout)
+    if layout == ROWS:
+        exponentials_of_rows(
+            x, x_step, e, e_step, y, y_step, n, operands[2], steps[2], &batch
+        )
     else:
-        y[target] = -INFINITY
+        exponentials_of_columns(x, x_step, e, e_step, n, operands[2], steps[2], &batch, True)
+    gather_targets(e, e_step, n, operands, steps, rows, target_exponentials, layout)
+    losses_of_batch(target_logits, n, operands, steps, &batch, losses)
+    for r in range(batch.padded):
+        temperature = (<double *> (operands[2] + min(r, rows - 1) * steps[2]))[0]
+        weight = (<double *> (operands[3] + min(r, rows - 1) * steps[3]))[0]
+        row = row_of(&batch, r)
+        inverse = reciprocal(sum_of_row(&row))
+        scale_of_loss = times(exactly(weight), reciprocal(exactly(temperature)))
+        factor = times(inverse, scale_of_loss)
+        factor_hi[r] = factor.hi if r < rows and losses[r] == losses[r] else NAN
+        factor_lo[r] = factor.lo
+        inverse_hi[r] = inverse.hi
+        inverse_lo[r] = inverse.lo
+        scale_hi[r] = scale_of_loss.hi
+        scale_lo[r] = scale_of_loss.lo
+    scale_batch(
+        e, e_step, y, y_step, n, batch.padded if layout == COLUMNS else rows, factor_hi, factor_lo,
+        layout,
+    )
+    for r in range(rows):
+        (<floating *> (operands[4] + r * steps[4]))[0] = losses[r]
+        target = (<int64_t *> (operands[0] + r * steps[0]))[0]
+        if target == (<int64_t *> (operands[1] + r * steps[1]))[0]:
+            for i in range(n):
+                y[position(r, i, y_step, layout)] = 0
+        elif losses[r] == losses[r]:
+            row = row_of(&batch, r)
+            inverse.hi = inverse_hi[r]
+            inverse.lo = inverse_lo[r]
+            scale_of_loss.hi = scale_hi[r]
+            scale_of_loss.lo = scale_lo[r]
+            y[position(r, target, y_step, layout)] = grad_of_target(
+                &row, target_logits[r], target_exponentials[r], inverse, scale_of_loss
+            )
+
+
+cdef void cross_entropy_value_and_grad_batch(
+    const floating *x, Py_ssize_t x_step, floating *y, Py_ssize_t y_step, Py_ssize_t n,
+    Py_ssize_t rows, char **operands, const npy_intp *steps, Layout layout
+) noexcept nogil:
+    if layout == ROWS:
+        cross_entropy_value_and_grad_of_batch(x, x_step, y, y_step, n, rows, operands, steps, ROWS)
+    else:
+        cross_entropy_value_and_grad_of_batch(x, x_step, y, y_step, n, rows, operands, steps, COLUMNS)
 
 
 # The arithmetic by itself, for the tests that measure it: exp(x) for x <= 0, and log(1 + x).
 
-cdef void exp_row(
-    const floating *x, floating *y, Py_ssize_t n, char **operands
+cdef void exp_elementwise(
+    const floating *x, floating *y, Py_ssize_t n
 ) noexcept nogil:
     cdef Reduction of_zero = reduction(<floating> 0, 1.0)
     cdef Py_ssize_t i
@@ -351,8 +700,8 @@ cdef void exp_row(
         y[i] = exponential(x[i], &of_zero, UNSHIFTED)
 
 
-cdef void log_1p_row(
-    const floating *x, floating *y, Py_ssize_t n, char **operands
+cdef void log_1p_elementwise(
+    const floating *x, floating *y, Py_ssize_t n
 ) noexcept nogil:
     cdef Sum log_sum
     cdef Py_ssize_t i

@@ -8,12 +8,13 @@ instruction sets, so that those with FMA give the same bits.
 """
 
 from cython cimport floating
-from libc.math cimport INFINITY, fabs
+from libc.math cimport INFINITY, NAN, fabs, rint
 from libc.string cimport memcpy
 
 from csoftmax.kernels.arithmetic cimport (
-    SHIFTED, TEMPERED, UNSHIFTED, Kind, Reduction, Sum, exactly, exp_sum, exponential,
-    largest_unshifted, log_1p, plus, power_of_two, reduction, times, two_sum,
+    LN2_HI_DOUBLE, LN2_LO_DOUBLE, LOG2_E, SHIFTED, TEMPERED, UNSHIFTED, Kind, Reduction, Sum,
+    exact_fma, exactly, exp_sum, exponential, largest_unshifted, log_1p, plus, power_of_two,
+    reduction, times, two_sum,
 )
 
 cdef extern from * nogil:
@@ -23,8 +24,12 @@ cdef extern from * nogil:
     #else
     #define csoftmax_prefetch_to_write(address) ((void)(address))
     #endif
+
+    #define SMALL_FLOAT_SUM 0x1p-20
+    #define SMALL_DOUBLE_SUM 0x1p-45
     """
     void csoftmax_prefetch_to_write(const void *address)
+    const double SMALL_FLOAT_SUM, SMALL_DOUBLE_SUM
 
 
 cdef enum:
@@ -45,18 +50,13 @@ cdef struct LaneSums:
 
 
 cdef struct Row:
-    # After a sweep: the maximum is apart (maximum_count terms of it, one or all, are not in `others`),
-    # or the sum is so much larger than it that this makes no difference (maximum_count is 0).
+    # After a sweep. The maximum is apart: maximum_count terms of it are not in `others`.
     Reduction reduction
     double maximum
     double maximum_count
     Sum others             # the sum of the other exponentials, in units of 2^N
     double unit            # exp(maximum / T) = unit exp(maximum_residue) in units of 2^N,
     double maximum_residue # where unit is 1 unless N was guessed
-
-
-cdef inline bint fits_chunk(Py_ssize_t n, floating type_tag) noexcept nogil:
-    return n <= CHUNK_BYTES // <Py_ssize_t> sizeof(floating)
 
 
 cdef inline floating larger(floating a, floating b) noexcept nogil:
@@ -111,31 +111,32 @@ cdef inline floating row_max(const floating *x, Py_ssize_t n) noexcept nogil:
     return max_of_lanes(lanes)
 
 
-cdef inline void add_to_lane(LaneSums *sums, Py_ssize_t k, floating term) noexcept nogil:
-    cdef Sum total
+cdef inline void add(double *total, double *lost, floating term) noexcept nogil:
+    """To a lane's sum."""
+    cdef Sum sum
     if floating is float:
-        sums.total[k] += term
+        total[0] += term
     else:
-        total = two_sum(sums.total[k], term)
-        sums.total[k] = total.hi
-        sums.lost[k] += total.lo
+        sum = two_sum(total[0], term)
+        total[0] = sum.hi
+        lost[0] += sum.lo
 
 
-cdef inline void add_four_to_lane(
-    LaneSums *sums, Py_ssize_t k, floating a, floating b, floating c, floating d
+cdef inline void add_four(
+    double *total, double *lost, floating a, floating b, floating c, floating d
 ) noexcept nogil:
-    """As four times add_to_lane, but the chain from one sum to the next is a quarter as long."""
-    cdef Sum first, second, total
+    """As four times add, but the chain from one sum to the next is a quarter as long."""
+    cdef Sum first, second, sum
     if floating is float:
-        sums.total[k] += (<double> a + b) + (<double> c + d)
+        total[0] += (<double> a + b) + (<double> c + d)
     else:
         first = two_sum(a, b)
         second = two_sum(c, d)
-        total = two_sum(first.hi, second.hi)
-        sums.lost[k] += first.lo + second.lo + total.lo
-        total = two_sum(sums.total[k], total.hi)
-        sums.total[k] = total.hi
-        sums.lost[k] += total.lo
+        sum = two_sum(first.hi, second.hi)
+        lost[0] += first.lo + second.lo + sum.lo
+        sum = two_sum(total[0], sum.hi)
+        total[0] = sum.hi
+        lost[0] += sum.lo
 
 
 cdef inline void halve_sums(LaneSums *sums, Py_ssize_t half, floating type_tag) noexcept nogil:
@@ -144,7 +145,7 @@ cdef inline void halve_sums(LaneSums *sums, Py_ssize_t half, floating type_tag) 
         if floating is float:
             sums.total[k] += sums.total[k + half]
         else:
-            add_to_lane(sums, k, sums.total[k + half])
+            add(sums.total + k, sums.lost + k, sums.total[k + half])
             sums.lost[k] += sums.lost[k + half]
 
 
@@ -158,103 +159,78 @@ cdef inline Sum sum_of_lanes(LaneSums *sums, floating type_tag) noexcept nogil:
 
 
 cdef inline floating exp_of_one(
-    const floating *x, floating *e, floating *maximum, floating *count,
-    const Reduction *row, bint max_is_known, Kind kind
+    const floating *x, floating *e, floating *maximum, const Reduction *row, Kind kind
 ) noexcept nogil:
-    """Write one exponential to e, return what it adds to the sum.
-
-    A known maximum is counted instead: so the others keep all their digits where their sum is small
-    beside it, and log(1 + others) is exact. An unknown one is looked for on the way.
-    """
-    cdef floating value = exponential(x[0], row, kind)
-    e[0] = value
-    if max_is_known:
-        count[0] += 1 if x[0] == maximum[0] else 0
-        return 0 if x[0] == maximum[0] else value
+    """Write one exponential to e and return it; look for the maximum on the way."""
+    e[0] = exponential(x[0], row, kind)
     maximum[0] = larger(x[0], maximum[0])
-    return value
+    return e[0]
 
 
 cdef inline floating exp_of_two(
-    const floating *x, floating *e, floating *maximum, floating *count,
-    const Reduction *row, bint max_is_known, Kind kind
+    const floating *x, floating *e, floating *maximum, const Reduction *row, Kind kind
 ) noexcept nogil:
     cdef Py_ssize_t LANES = LANE_BYTES // <Py_ssize_t> sizeof(floating)
-    cdef floating s = exp_of_one(x, e, maximum, count, row, max_is_known, kind)
-    x += LANES
-    e += LANES
-    return s + exp_of_one(x, e, maximum, count, row, max_is_known, kind)
+    cdef floating s = exp_of_one(x, e, maximum, row, kind)
+    return s + exp_of_one(x + LANES, e + LANES, maximum, row, kind)
 
 
 cdef inline floating exp_of_four(
-    const floating *x, floating *e, floating *maximum, floating *count,
-    const Reduction *row, bint max_is_known, Kind kind
+    const floating *x, floating *e, floating *maximum, const Reduction *row, Kind kind
 ) noexcept nogil:
     cdef Py_ssize_t LANES = LANE_BYTES // <Py_ssize_t> sizeof(floating)
-    cdef floating s = exp_of_two(x, e, maximum, count, row, max_is_known, kind)
-    x += 2 * LANES
-    e += 2 * LANES
-    return s + exp_of_two(x, e, maximum, count, row, max_is_known, kind)
+    cdef floating s = exp_of_two(x, e, maximum, row, kind)
+    return s + exp_of_two(x + 2 * LANES, e + 2 * LANES, maximum, row, kind)
 
 
 cdef inline floating exp_of_eight(
-    const floating *x, floating *e, floating *maximum, floating *count,
-    const Reduction *row, bint max_is_known, Kind kind
+    const floating *x, floating *e, floating *maximum, const Reduction *row, Kind kind
 ) noexcept nogil:
     """The exponentials of one lane in eight groups, their sum as a tree."""
     cdef Py_ssize_t LANES = LANE_BYTES // <Py_ssize_t> sizeof(floating)
-    cdef floating s = exp_of_four(x, e, maximum, count, row, max_is_known, kind)
-    x += 4 * LANES
-    e += 4 * LANES
-    return s + exp_of_four(x, e, maximum, count, row, max_is_known, kind)
+    cdef floating s = exp_of_four(x, e, maximum, row, kind)
+    return s + exp_of_four(x + 4 * LANES, e + 4 * LANES, maximum, row, kind)
 
 
 cdef inline void exp_of_four_to_lane(
-    const floating *x, floating *e, LaneSums *sums, Py_ssize_t k, floating *maximum,
-    floating *count, const Reduction *row, Kind kind
+    const floating *x, floating *e, double *total, double *lost, floating *maximum,
+    const Reduction *row, Kind kind
 ) noexcept nogil:
-    """As exp_of_four for a known maximum, with a sum that is not rounded."""
+    """As exp_of_four, with a sum that is not rounded."""
     cdef Py_ssize_t LANES = LANE_BYTES // <Py_ssize_t> sizeof(floating)
-    cdef floating a = exp_of_one(x, e, maximum, count, row, True, kind)
-    cdef floating b = exp_of_one(x + LANES, e + LANES, maximum, count, row, True, kind)
-    cdef floating c = exp_of_one(x + 2 * LANES, e + 2 * LANES, maximum, count, row, True, kind)
-    cdef floating d = exp_of_one(x + 3 * LANES, e + 3 * LANES, maximum, count, row, True, kind)
-    add_four_to_lane(sums, k, a, b, c, d)
+    cdef floating a = exp_of_one(x, e, maximum, row, kind)
+    cdef floating b = exp_of_one(x + LANES, e + LANES, maximum, row, kind)
+    cdef floating c = exp_of_one(x + 2 * LANES, e + 2 * LANES, maximum, row, kind)
+    cdef floating d = exp_of_one(x + 3 * LANES, e + 3 * LANES, maximum, row, kind)
+    add_four(total, lost, a, b, c, d)
 
 
 cdef inline void exp_chunk(
     const floating *x, floating *e, const floating *y, Py_ssize_t n, LaneSums *sums,
-    floating *maxima, double *count, const Reduction *row, bint max_is_known, Kind kind
+    floating *maxima, const Reduction *row, bint in_eights, Kind kind
 ) noexcept nogil:
     """Write n exponentials to e, which has room for whole lanes, and add them to `sums`.
 
-    y, if not NULL, is where the results will go: fetched meanwhile, it costs no time later.
-
-    `maxima`, one per lane, is the known maximum, whose terms are added to `count`, or is updated. A
-    sum whose largest term is known must be good to the last digit: its terms go to the doubles one
-    by one. Else eight are added in their own type before, which `exponentials_in_one_sweep` mends
-    where it shows.
+    `in_eights`: eight are added in their own type before, which costs a fraction, and shows where a
+    few terms make most of the sum. `maxima`, one per lane, are updated. y, if not NULL, is where
+    the results will go: fetched meanwhile, it costs no time later.
     """
     cdef Py_ssize_t LANES = LANE_BYTES // <Py_ssize_t> sizeof(floating)
-    cdef floating counts[FLOAT_LANES]
     cdef floating tail[FLOAT_LANES]
     cdef floating s
-    cdef Py_ssize_t i = 0
-    cdef Py_ssize_t k
-    for k in range(LANES):
-        counts[k] = 0
-    while not max_is_known and i + GROUPS * LANES <= n:
+    cdef Py_ssize_t i = 0, k, done
+    while in_eights and i + GROUPS * LANES <= n:
         for k in range(LANES):
-            s = exp_of_eight(x + i + k, e + i + k, maxima + k, counts + k, row, max_is_known, kind)
-            add_to_lane(sums, k, s)
+            s = exp_of_eight(x + i + k, e + i + k, maxima + k, row, kind)
+            add(sums.total + k, sums.lost + k, s)
         if y != NULL:
             for k in range(GROUPS):
                 csoftmax_prefetch_to_write(y + i + k * LANES)
         i += GROUPS * LANES
-    while max_is_known and i + 4 * LANES <= n:
+    while i + 4 * LANES <= n:
         for k in range(LANES):
             exp_of_four_to_lane(
-                x + i + k, e + i + k, sums, k, maxima + k, counts + k, row, kind
+                x + i + k, e + i + k, sums.total + k, sums.lost + k, maxima + k, row, kind
             )
         if y != NULL:
             for k in range(4):
@@ -262,19 +238,22 @@ cdef inline void exp_chunk(
         i += 4 * LANES
     while i + LANES <= n:
         for k in range(LANES):
-            s = exp_of_one(x + i + k, e + i + k, maxima + k, counts + k, row, max_is_known, kind)
-            add_to_lane(sums, k, s)
+            s = exp_of_one(x + i + k, e + i + k, maxima + k, row, kind)
+            add(sums.total + k, sums.lost + k, s)
         i += LANES
-    if i < n:
+    if i < n and n >= LANES:    # the last step overlaps the one before
+        done = i + LANES - n
+        i = n - LANES
+        for k in range(LANES):
+            s = exp_of_one(x + i + k, e + i + k, maxima + k, row, kind)
+            add(sums.total + k, sums.lost + k, 0 if k < done else s)
+    elif i < n:
         for k in range(LANES):
             tail[k] = -INFINITY
-        memcpy(tail, x + i, (n - i) * sizeof(floating))
+        memcpy(tail, x, n * sizeof(floating))
         for k in range(LANES):
-            s = exp_of_one(tail + k, e + i + k, maxima + k, counts + k, row, max_is_known, kind)
-            add_to_lane(sums, k, s)
-    if max_is_known:
-        for k in range(LANES):
-            count[0] += counts[k]
+            s = exp_of_one(tail + k, e + k, maxima + k, row, kind)
+            add(sums.total + k, sums.lost + k, s)
 
 
 cdef inline void clear_lanes(LaneSums *sums) noexcept nogil:
@@ -284,36 +263,84 @@ cdef inline void clear_lanes(LaneSums *sums) noexcept nogil:
         sums.lost[k] = 0
 
 
-cdef inline void set_maximum_apart(
-    const floating *x, floating *e, Py_ssize_t n, const floating *maxima, Row *row
+cdef inline Sum sum_without(
+    const floating *e, Py_ssize_t n, floating left_out
 ) noexcept nogil:
-    """Add up e again without one maximum, term by term; `maxima` of the lanes tell where it is."""
+    """The sum of e without rounding, terms of one value left out (0: none)."""
     cdef Py_ssize_t LANES = LANE_BYTES // <Py_ssize_t> sizeof(floating)
-    cdef floating maximum = <floating> row.maximum
-    cdef floating maximum_term
-    cdef Py_ssize_t position = 0, i = 0, k
+    cdef Py_ssize_t i = 0, k
     cdef LaneSums sums
-    while maxima[position] != maximum:
-        position += 1
-    while x[position] != maximum:
-        position += LANES
-    maximum_term = e[position]
-    e[position] = 0
     clear_lanes(&sums)
-    while i + 4 * LANES <= n:
+    while left_out == 0 and i + 4 * LANES <= n:
         for k in range(LANES):
-            add_four_to_lane(
-                &sums, k,
+            add_four(
+                sums.total + k, sums.lost + k,
                 e[i + k], e[i + LANES + k], e[i + 2 * LANES + k], e[i + 3 * LANES + k],
             )
         i += 4 * LANES
-    while i < n:    # the last lanes beyond n are 0, as exponentials of -inf
+    while i + LANES <= n:
         for k in range(LANES):
-            add_to_lane(&sums, k, e[i + k])
+            add(sums.total + k, sums.lost + k, 0 if e[i + k] == left_out else e[i + k])
         i += LANES
-    e[position] = maximum_term
-    row.others = sum_of_lanes[floating](&sums, 0)
+    for k in range(n - i):
+        add(sums.total + k, sums.lost + k, 0 if e[i + k] == left_out else e[i + k])
+    return sum_of_lanes[floating](&sums, 0)
+
+
+cdef inline double smallest_difference(floating type_tag) noexcept nogil:
+    """Of a sum and its largest term: below, it is made anew without that term.
+
+    In units of the term. The sum has an error of 2^-53 (double: 2^-104), so that at least as many
+    digits of the difference are right as the type has.
+    """
+    return SMALL_FLOAT_SUM if floating is float else SMALL_DOUBLE_SUM
+
+
+cdef inline void set_maximum_apart(
+    const floating *e, Py_ssize_t n, floating maximum_term, bint in_eights, Row *row
+) noexcept nogil:
+    """From the sum of all to that of the others, which is all that small losses consist of."""
+    if in_eights and row.others.hi < DOMINATED * maximum_term:
+        row.others = sum_without[floating](e, n, 0)
+    row.others = plus(row.others, exactly(-maximum_term))
     row.maximum_count = 1
+    if row.others.hi < smallest_difference[floating](0) * maximum_term:
+        row.others = sum_without(e, n, maximum_term)
+
+
+cdef inline bint can_be_guessed(floating guess, floating type_tag) noexcept nogil:
+    """Whether a maximum near the guess is used as it is."""
+    return fabs(guess) < largest_unshifted[floating](0) - headroom[floating](0)
+
+
+cdef inline double headroom(floating type_tag) noexcept nogil:
+    """How far above the guess exponentials don't overflow."""
+    return 40.0 if floating is float else 400.0
+
+
+cdef inline floating guess_of_maximum(const floating *x) noexcept nogil:
+    """The largest of the first four numbers of each lane."""
+    cdef Py_ssize_t LANES = LANE_BYTES // <Py_ssize_t> sizeof(floating), k
+    cdef floating largest[FLOAT_LANES]
+    for k in range(LANES):
+        largest[k] = max_of_four(x + k)
+    return max_of_lanes(largest)
+
+
+cdef inline Sum sweep(
+    const floating *x, floating *e, const floating *y, Py_ssize_t n, const Reduction *row,
+    floating start, floating *maximum, bint in_eights, Kind kind
+) noexcept nogil:
+    """Exponentials to e. Returns their sum; `maximum` is at least `start`."""
+    cdef Py_ssize_t LANES = LANE_BYTES // <Py_ssize_t> sizeof(floating), k
+    cdef floating maxima[FLOAT_LANES]
+    cdef LaneSums sums
+    clear_lanes(&sums)
+    for k in range(LANES):
+        maxima[k] = start
+    exp_chunk(x, e, y, n, &sums, maxima, row, in_eights, kind)
+    maximum[0] = max_of_lanes(maxima)
+    return sum_of_lanes[floating](&sums, 0)
 
 
 cdef inline bint exponentials_in_one_sweep(
@@ -325,83 +352,69 @@ cdef inline bint exponentials_in_one_sweep(
     larger that exponentials may have overflowed, or where the guess is not an ordinary number,
     the answer is False and e worthless.
     """
-    cdef Py_ssize_t LANES = LANE_BYTES // <Py_ssize_t> sizeof(floating), k
-    cdef floating maxima[FLOAT_LANES]
-    cdef floating largest[FLOAT_LANES]
-    cdef LaneSums sums
+    cdef Py_ssize_t LANES = LANE_BYTES // <Py_ssize_t> sizeof(floating)
     cdef Reduction of_maximum
-    cdef double headroom = 40.0 if floating is float else 400.0
-    cdef floating guess
+    cdef floating guess, maximum
     if n < 4 * LANES:
         return False
-    for k in range(LANES):
-        largest[k] = max_of_four(x + k)
-    guess = max_of_lanes(largest)
-    if not fabs(guess) < largest_unshifted[floating](0) - headroom:
+    guess = guess_of_maximum(x)
+    if not can_be_guessed[floating](guess, 0):
         return False
     row.reduction = reduction(guess, 1.0)
-    clear_lanes(&sums)
-    for k in range(LANES):
-        maxima[k] = x[k]
-    exp_chunk(x, e, y, n, &sums, maxima, NULL, &row.reduction, False, UNSHIFTED)
-    for k in range(LANES):
-        largest[k] = maxima[k]
-    row.maximum = max_of_lanes(largest)
-    if not row.maximum - guess < headroom:
+    row.others = sweep(x, e, y, n, &row.reduction, guess, &maximum, True, UNSHIFTED)
+    if not maximum - guess < headroom[floating](0):
         return False
-    row.others = sum_of_lanes[floating](&sums, 0)
-    row.maximum_count = 0
-    of_maximum = reduction(<floating> row.maximum, 1.0)
+    row.maximum = maximum
+    of_maximum = reduction(maximum, 1.0)
     row.maximum_residue = of_maximum.max_residue
     row.unit = power_of_two(of_maximum.power - row.reduction.power)
-    if row.others.hi < DOMINATED * row.unit:
-        set_maximum_apart(x, e, n, maxima, row)
+    set_maximum_apart(e, n, exponential(maximum, &row.reduction, UNSHIFTED), True, row)
+    return True
+
+
+cdef inline bint exponentials_in_two_sweeps(
+    const floating *x, floating *e, const floating *y, Py_ssize_t n, double temperature, Row *row
+) noexcept nogil:
+    """Exponentials to e and their sum. False if there is no finite maximum."""
+    cdef floating maximum = row_max(x, n)
+    cdef bint is_finite = fabs(maximum) < INFINITY
+    cdef Kind kind
+    row.reduction = reduction(maximum if is_finite else <floating> 0, temperature)
+    row.maximum = maximum
+    row.maximum_count = 1
+    row.maximum_residue = row.reduction.max_residue
+    row.unit = 1.0
+    row.others = exactly(0)
+    if not is_finite:
+        return False
+    kind = row.reduction.kind
+    if kind == UNSHIFTED:
+        row.others = sweep(x, e, y, n, &row.reduction, maximum, &maximum, False, UNSHIFTED)
+    elif kind == SHIFTED:
+        row.others = sweep(x, e, y, n, &row.reduction, maximum, &maximum, False, SHIFTED)
+    else:
+        row.others = sweep(x, e, y, n, &row.reduction, maximum, &maximum, False, TEMPERED)
+    set_maximum_apart(e, n, exponential(maximum, &row.reduction, kind), False, row)
     return True
 
 
 cdef inline bint exponentials(
-    const floating *x, floating *e, floating *y, Py_ssize_t n, double temperature, Row *row
+    const floating *x, floating *e, const floating *y, Py_ssize_t n, double temperature, Row *row
 ) noexcept nogil:
-    """Exponentials to e, a chunk, or to y if they are longer than that (y NULL: to neither).
+    """Exponentials to e and their sum, for 1 <= n <= CHUNK.
 
-    False if the row has no finite maximum, or a NaN in its place.
+    False if the maximum is not finite; row.maximum is then NaN if there is one. y is as in
+    exp_chunk.
     """
-    cdef Py_ssize_t LANES = LANE_BYTES // <Py_ssize_t> sizeof(floating), k
-    cdef Py_ssize_t CHUNK = CHUNK_BYTES // <Py_ssize_t> sizeof(floating)
-    cdef Py_ssize_t left = n, length
-    cdef floating maxima[FLOAT_LANES]
-    cdef LaneSums sums
-    cdef double *count = &row.maximum_count
-    cdef floating maximum
-    if n == 0:
-        return False
-    maximum = row_max(x, n)
-    row.maximum = maximum
-    if not fabs(maximum) < INFINITY:
-        return False
-    row.reduction = reduction(maximum, temperature)
-    row.maximum_residue = row.reduction.max_residue
-    row.unit = 1.0
-    row.maximum_count = 0
-    clear_lanes(&sums)
-    for k in range(LANES):
-        maxima[k] = maximum
-    while left > 0:
-        length = min(CHUNK, left)
-        if row.reduction.kind == UNSHIFTED:
-            exp_chunk(x, e, y, length, &sums, maxima, count, &row.reduction, True, UNSHIFTED)
-        elif row.reduction.kind == SHIFTED:
-            exp_chunk(x, e, y, length, &sums, maxima, count, &row.reduction, True, SHIFTED)
-        else:
-            exp_chunk(x, e, y, length, &sums, maxima, count, &row.reduction, True, TEMPERED)
-        if y != NULL and n > CHUNK:
-            memcpy(y, e, length * sizeof(floating))
-        if y != NULL:
-            y += length
-        x += length
-        left -= length
-    row.others = sum_of_lanes[floating](&sums, 0)
-    return True
+    cdef Py_ssize_t i
+    if temperature == 1.0 and exponentials_in_one_sweep(x, e, y, n, row):
+        return True
+    if exponentials_in_two_sweeps(x, e, y, n, temperature, row):
+        return True
+    for i in range(n):
+        if x[i] != x[i]:
+            row.maximum = NAN
+    return False
 
 
 cdef inline Sum sum_of_row(const Row *row) noexcept nogil:
@@ -409,6 +422,78 @@ cdef inline Sum sum_of_row(const Row *row) noexcept nogil:
     return plus(
         times(exp_sum(row.maximum_residue), exactly(row.maximum_count * row.unit)), row.others
     )
+
+
+# Rows longer than a chunk: chunks have exponentials and sums of their own, each in its own unit,
+# which are brought together afterwards. Where a chunk begins depends on nothing else, so threads
+# can share a row without a trace in the result.
+
+cdef struct Chunk:
+    Row row
+    bint is_finite     # else exponentials stand for 0, if the row has a softmax at all
+    Sum ratio          # a unit of its exponentials is ratio 2^ratio_power units of the whole row's
+    double ratio_power
+
+
+cdef inline void set_ratio(
+    Chunk *chunk, const Reduction *whole, floating type_tag
+) noexcept nogil:
+    """exp(shift_c - shift_w) 2^(N_c - N_w), with the temperature in place."""
+    cdef const Reduction *own = &chunk.row.reduction
+    cdef Sum inverse = exactly(whole.inverse_hi)
+    cdef Sum d
+    cdef double k
+    if floating is double:    # for float, inverse_hi is more than its product with a float needs
+        inverse.lo = whole.inverse_lo
+    d = times(exactly((own.shift - whole.shift) * whole.scale_after), inverse)
+    k = rint(d.hi * LOG2_E)
+    chunk.ratio_power = k + own.power - whole.power
+    if not chunk.ratio_power > -3000:    # so far below the maximum that nothing of it is left
+        chunk.ratio = exactly(0)
+        chunk.ratio_power = -3000
+        return
+    chunk.ratio = exp_sum((exact_fma(-LN2_HI_DOUBLE, k, d.hi) - LN2_LO_DOUBLE * k) + d.lo)
+
+
+cdef inline bint combine_chunks(
+    Chunk *chunks, Py_ssize_t count, double temperature, Row *row, floating type_tag
+) noexcept nogil:
+    """The row that the chunks make, and their ratios to it. False if it has no finite maximum."""
+    cdef Py_ssize_t c
+    cdef Chunk *chunk
+    cdef Sum scaled
+    cdef double power, half
+    cdef bint has_nan = False
+    row.maximum = -INFINITY
+    for c in range(count):
+        row.maximum = max(row.maximum, chunks[c].row.maximum)
+        has_nan |= chunks[c].row.maximum != chunks[c].row.maximum
+        has_nan |= chunks[c].is_finite and chunks[c].row.others.hi != chunks[c].row.others.hi
+    if has_nan:
+        row.maximum = NAN
+    if not fabs(row.maximum) < INFINITY:
+        return False
+    row.reduction = reduction(<floating> row.maximum, temperature)
+    row.maximum_residue = row.reduction.max_residue
+    row.unit = 1.0
+    row.maximum_count = 0
+    row.others = exactly(0)
+    for c in range(count):
+        chunk = chunks + c
+        if not chunk.is_finite:
+            continue
+        set_ratio[floating](chunk, &row.reduction, 0)
+        scaled = chunk.row.others
+        if chunk.row.maximum == row.maximum:
+            row.maximum_count += 1
+        else:
+            scaled = sum_of_row(&chunk.row)
+        power = max(-2040.0, chunk.ratio_power)
+        half = rint(power / 2)    # together they may be less than the smallest number
+        scaled = times(times(scaled, chunk.ratio), exactly(power_of_two(half)))
+        scaled = times(scaled, exactly(power_of_two(power - half)))
+        row.others = plus(row.others, two_sum(scaled.hi, scaled.lo))
+    return True
 
 
 cdef inline Sum log_sum_of_row(const Row *row) noexcept nogil:

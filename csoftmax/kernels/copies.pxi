@@ -1,0 +1,161 @@
+"""Copies of rows to columns and back."""
+
+cdef extern from * nogil:
+    """
+    #include <string.h>
+
+    /* y[j][i] = x[i][j], four by four; steps in bytes. A row has so few numbers that loops over
+       them become moves of single numbers, which take twice as long as everything else. */
+    #if defined(__has_builtin)
+    #if __has_builtin(__builtin_shufflevector)
+    #define CSOFTMAX_SHUFFLES 1
+    #endif
+    #endif
+
+    #ifdef CSOFTMAX_SHUFFLES
+    typedef float csoftmax_floats __attribute__((vector_size(16)));
+    typedef double csoftmax_doubles __attribute__((vector_size(16)));
+
+    static inline void csoftmax_transpose_floats(
+        const char *x, ptrdiff_t x_step, char *y, ptrdiff_t y_step)
+    {
+        csoftmax_floats a, b, c, d, low, high, column;
+        memcpy(&a, x, 16);
+        memcpy(&b, x + x_step, 16);
+        memcpy(&c, x + 2 * x_step, 16);
+        memcpy(&d, x + 3 * x_step, 16);
+        low = __builtin_shufflevector(a, b, 0, 4, 1, 5);
+        high = __builtin_shufflevector(c, d, 0, 4, 1, 5);
+        column = __builtin_shufflevector(low, high, 0, 1, 4, 5);
+        memcpy(y, &column, 16);
+        column = __builtin_shufflevector(low, high, 2, 3, 6, 7);
+        memcpy(y + y_step, &column, 16);
+        low = __builtin_shufflevector(a, b, 2, 6, 3, 7);
+        high = __builtin_shufflevector(c, d, 2, 6, 3, 7);
+        column = __builtin_shufflevector(low, high, 0, 1, 4, 5);
+        memcpy(y + 2 * y_step, &column, 16);
+        column = __builtin_shufflevector(low, high, 2, 3, 6, 7);
+        memcpy(y + 3 * y_step, &column, 16);
+    }
+
+    static inline void csoftmax_transpose_two_doubles(
+        const char *x, ptrdiff_t x_step, char *y, ptrdiff_t y_step)
+    {
+        csoftmax_doubles a, b, column;
+        memcpy(&a, x, 16);
+        memcpy(&b, x + x_step, 16);
+        column = __builtin_shufflevector(a, b, 0, 2);
+        memcpy(y, &column, 16);
+        column = __builtin_shufflevector(a, b, 1, 3);
+        memcpy(y + y_step, &column, 16);
+    }
+
+    static inline void csoftmax_transpose_doubles(
+        const char *x, ptrdiff_t x_step, char *y, ptrdiff_t y_step)
+    {
+        csoftmax_transpose_two_doubles(x, x_step, y, y_step);
+        csoftmax_transpose_two_doubles(x + 16, x_step, y + 2 * y_step, y_step);
+        csoftmax_transpose_two_doubles(x + 2 * x_step, x_step, y + 16, y_step);
+        csoftmax_transpose_two_doubles(x + 2 * x_step + 16, x_step, y + 2 * y_step + 16, y_step);
+    }
+    #else
+    #define CSOFTMAX_TRANSPOSE(name, type) \
+        static void name(const char *x, ptrdiff_t x_step, char *y, ptrdiff_t y_step) \
+        { \
+            int i, j; \
+            for (i = 0; i < 4; i++) { \
+                for (j = 0; j < 4; j++) { \
+                    memcpy(y + j * y_step + i * sizeof(type), \
+                           x + i * x_step + j * sizeof(type), sizeof(type)); \
+                } \
+            } \
+        }
+    CSOFTMAX_TRANSPOSE(csoftmax_transpose_floats, float)
+    CSOFTMAX_TRANSPOSE(csoftmax_transpose_doubles, double)
+    #endif
+    """
+    void csoftmax_transpose_floats(const char *, npy_intp, char *, npy_intp)
+    void csoftmax_transpose_doubles(const char *, npy_intp, char *, npy_intp)
+
+
+cdef inline floating *at(char *base, npy_intp offset, floating type_tag) noexcept nogil:
+    return <floating *> (base + offset)
+
+
+cdef inline void transpose_four(
+    char *x, npy_intp x_step, char *y, npy_intp y_step, floating type_tag
+) noexcept nogil:
+    if floating is float:
+        csoftmax_transpose_floats(x, x_step, y, y_step)
+    else:
+        csoftmax_transpose_doubles(x, x_step, y, y_step)
+
+
+cdef inline void copy_numbers(
+    const floating *x, floating *y, npy_intp count
+) noexcept nogil:
+    """As memcpy, whose calls would take longer than such short copies."""
+    cdef npy_intp LANES = LANE_BYTES // <npy_intp> sizeof(floating)
+    cdef npy_intp i
+    if count < LANES:
+        for i in range(count):
+            y[i] = x[i]
+        return
+    i = 0
+    while i < count:
+        i = min(i, count - LANES)    # the last step overlaps the one before
+        memcpy(y + i, x + i, LANE_BYTES)
+        i += LANES
+
+
+cdef inline void to_columns(
+    char *x, npy_intp row_step, npy_intp number_step, floating *tile, npy_intp width,
+    npy_intp rows, npy_intp n
+) noexcept nogil:
+    """Numbers of a row go under one another, `width` apart."""
+    cdef npy_intp size = sizeof(floating), r = 0, i
+    if row_step == size:
+        for i in range(n):
+            copy_numbers(at[floating](x, i * number_step, 0), tile + i * width, rows)
+        return
+    if number_step == size:
+        while r + 4 <= rows and n >= 4:
+            i = 0
+            while i < n:
+                i = min(i, n - 4)    # the last step overlaps the one before
+                transpose_four[floating](
+                    x + r * row_step + i * size, row_step, <char *> (tile + i * width + r),
+                    width * size, 0,
+                )
+                i += 4
+            r += 4
+    while r < rows:
+        for i in range(n):
+            tile[i * width + r] = at[floating](x, r * row_step + i * number_step, 0)[0]
+        r += 1
+
+
+cdef inline void from_columns(
+    floating *tile, npy_intp width, char *y, npy_intp row_step, npy_intp number_step,
+    npy_intp rows, npy_intp n
+) noexcept nogil:
+    cdef npy_intp size = sizeof(floating), r = 0, i
+    if row_step == size:
+        for i in range(n):
+            copy_numbers(tile + i * width, at[floating](y, i * number_step, 0), rows)
+        return
+    if number_step == size:
+        while r + 4 <= rows and n >= 4:
+            i = 0
+            while i < n:
+                i = min(i, n - 4)
+                transpose_four[floating](
+                    <char *> (tile + i * width + r), width * size,
+                    y + r * row_step + i * size, row_step, 0,
+                )
+                i += 4
+            r += 4
+    while r < rows:
+        for i in range(n):
+            at[floating](y, r * row_step + i * number_step, 0)[0] = tile[i * width + r]
+        r += 1
