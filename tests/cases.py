@@ -111,7 +111,47 @@ KINDS = [
 ]  # fmt: skip
 
 
+# Whose logits stay within the limit up to which none is shifted.
+UNSHIFTED_KINDS = [
+    normal, until_underflow, two_values, spike, two_spikes, one_hot, mostly_minus_infinity,
+    ascending, descending, subnormal,
+]  # fmt: skip
+
+
 def rows(kind, count, n, dtype, seed=0):
     """`count` rows of length n of one kind."""
     rng = np.random.default_rng([seed, KINDS.index(kind), n])
     return np.array([kind(rng, n, dtype) for _ in range(count)]).astype(dtype)
+
+
+def mixed_rows(kinds, count, n, dtype, seed=0):
+    """`count` rows of length n, of these kinds in turn; other lengths begin with other kinds."""
+    rng = np.random.default_rng([seed, len(kinds), n])
+    turns = [kinds[(n + i) % len(kinds)] for i in range(count)]
+    return np.array([kind(rng, n, dtype) for kind in turns]).astype(dtype)
+
+
+# What lies in memory for the same rows, and the axis that they are along.
+
+
+def contiguous(x):
+    return x.copy(), -1
+
+
+def side_by_side(x):
+    return np.ascontiguousarray(x.T), 0
+
+
+def with_gaps(x):
+    """With a NaN after each number, which no result may show."""
+    wide = np.full((len(x), 2 * x.shape[1]), np.nan, x.dtype)
+    wide[:, ::2] = x
+    return wide[:, ::2], -1
+
+
+LAYOUTS = [contiguous, side_by_side, with_gaps]
+
+
+def chunk_of(dtype):
+    """Numbers of a chunk; longer rows are computed in several."""
+    return 16384 // dtype.itemsize

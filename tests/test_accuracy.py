@@ -5,7 +5,16 @@ import pytest
 
 import csoftmax
 
-from .cases import KINDS, LENGTHS, rows
+from .cases import (
+    KINDS,
+    LAYOUTS,
+    LENGTHS,
+    UNSHIFTED_KINDS,
+    chunk_of,
+    mixed_rows,
+    rows,
+    side_by_side,
+)
 from .exact import Exact, largest_error, well_above_underflow
 
 TEMPERATURES = [0.5, 2.0, 0.7, 3.3, 0.1, 8.0, 1e-3, 1e3]
@@ -51,6 +60,66 @@ def check_gradient(result, exact, temperature, n, dtype, limit):
     kept = well_above_underflow(smallest, n, dtype) & (largest_term < float(np.finfo(dtype).max))
     scale = np.broadcast_to(largest_term[:, None], exact.shape)
     assert largest_error(result[kept], exact[kept], dtype, scale[kept]) <= limit
+
+
+def all_results(x, target, axis=-1, temperature=1.0):
+    """What every function makes of x, with the logits' axis moved to the end.
+
+    Rows go to an `out` that is laid out as x is: without one, NumPy makes them contiguous.
+    """
+    keywords = {"axis": axis, "temperature": temperature}
+    loss, gradient = csoftmax.cross_entropy_value_and_grad(
+        x, target, reduction="none", out=np.full_like(x, np.nan), **keywords
+    )
+    results = {
+        "softmax": csoftmax.softmax(x, out=np.full_like(x, np.nan), **keywords),
+        "log_softmax": csoftmax.log_softmax(x, out=np.full_like(x, np.nan), **keywords),
+        "loss": csoftmax.cross_entropy(x, target, reduction="none", **keywords),
+        "loss beside gradient": loss,
+        "gradient": gradient,
+    }
+    for name in ("softmax", "log_softmax", "gradient"):
+        results[name] = np.moveaxis(results[name], axis, -1)
+    if np.all(temperature == 1):
+        results["logsumexp"] = csoftmax.logsumexp(x, axis)
+    return results
+
+
+def check_all(results, exact, x, target, limits, temperature=1.0):
+    """Results of every function against the contract."""
+    dtype, n = x.dtype, x.shape[-1]
+    with_temperature = "" if np.all(temperature == 1) else " with temperature"
+    limit = limits["softmax" + with_temperature]
+    assert largest_error(results["softmax"], exact.softmax, dtype) <= limit
+    loss = exact.loss(target)
+    of_target = x[np.arange(len(x)), target]
+    for name, right, logits, logsumexp in (
+        ("log_softmax", exact.log_softmax, x, exact.logsumexp[:, None]),
+        ("loss", loss, of_target, exact.logsumexp),
+        ("loss beside gradient", loss, of_target, exact.logsumexp),
+    ):
+        if with_temperature:
+            kept = np.isfinite(right) & (np.abs(right) <= float(np.finfo(dtype).max))
+            kept &= well_above_underflow(right, n, dtype)
+            error = largest_error(results[name][kept], right[kept], dtype)
+            assert error <= limits["log with temperature"], name
+        else:
+            check_log_probabilities(results[name], right, logits, logsumexp, n, dtype, limits)
+    if "logsumexp" in results:
+        largest_term = np.maximum(np.abs(exact.maximum), exact.log_sum)
+        error = largest_error(results["logsumexp"], exact.logsumexp, dtype, largest_term)
+        assert error <= limits["log"]
+    check_gradient(
+        results["gradient"], exact.gradient(target, temperature), temperature, n, dtype,
+        limits["gradient" + with_temperature],
+    )
+
+
+def targets_of(x, seed=0):
+    """Of every other row the largest logit, else any."""
+    target = np.random.default_rng(seed).integers(x.shape[1], size=len(x))
+    target[::2] = x[::2].argmax(-1)
+    return target
 
 
 @each_kind
@@ -136,6 +205,97 @@ def test_long_rows(n, dtype, build, limits):
     exact = Exact(x)
     assert largest_error(csoftmax.softmax(x), exact.softmax, dtype) <= limits["softmax"]
     assert largest_error(csoftmax.logsumexp(x), exact.logsumexp, dtype) <= limits["log"]
+
+
+# Which rows and temperatures share a batch: it is computed unshifted, shifted or tempered.
+BATCHES = {
+    "unshifted": (UNSHIFTED_KINDS, [1.0]),
+    "of every kind": (KINDS, [1.0]),
+    "tempered": (KINDS, [1.0, *TEMPERATURES]),
+}
+each_batch = pytest.mark.parametrize("batch", BATCHES)
+
+
+def batch_of(batch, count, n, dtype):
+    """Rows, their targets and temperatures."""
+    kinds, temperatures = BATCHES[batch]
+    x = mixed_rows(kinds, count, n, dtype)
+    return x, targets_of(x), np.random.default_rng(n).choice(temperatures, size=count)
+
+
+@each_batch
+@pytest.mark.filterwarnings("ignore:overflow encountered")
+def test_columns(batch, dtype, build, limits):
+    """An axis that is not the last; columns fill lanes, or are one more, one less, or few."""
+    lanes = 64 // dtype.itemsize
+    for lengths, counts in (
+        ([*range(1, 21), 31, 32, 33], (3, lanes - 1, lanes, lanes + 1, 131 + lanes)),
+        ([40, 127, 128, 129, 299, 300, 301], (3, lanes - 1, lanes, lanes + 1)),
+        ([2047, 2048, 2049, 4095, 4096, 4097, 8193], (lanes + 1,)),
+    ):
+        for n in lengths:
+            for count in counts:
+                x, target, temperature = batch_of(batch, count, n, dtype)
+                columns, axis = side_by_side(x)
+                results = all_results(columns, target, axis, temperature)
+                check_all(results, Exact(x, temperature), x, target, limits, temperature)
+
+
+@each_batch
+@pytest.mark.filterwarnings("ignore:overflow encountered")
+def test_few_classes(batch, dtype, build, limits):
+    """They are as exact as many, and have the same bits beside whatever other rows they stand."""
+    for n in range(1, 41):
+        x, target, temperature = batch_of(batch, 300, n, dtype)
+        expected = all_results(x, target, -1, temperature)
+        for count in (1, 2, 3, 15, 16, 17, 127, 128, 129, 130):
+            last = slice(300 - count, 300)
+            some, axis = LAYOUTS[(n + count) % len(LAYOUTS)](x[last])
+            results = all_results(some, target[last], axis, temperature[last])
+            for name in results.keys() & expected.keys():
+                np.testing.assert_array_equal(results[name], expected[name][last], name)
+        exact = Exact(x[last], temperature[last])
+        check_all(results, exact, x[last], target[last], limits, temperature[last])
+
+
+GAPS = {
+    np.dtype(np.float32): [10, 20, 45, 80],
+    np.dtype(np.float64): [10, 37, 60, 600, 700],
+}
+
+
+def dominated_rows(n, places, maxima, dtype):
+    """In each row one logit is far above the others: every gap, every place."""
+    rng = np.random.default_rng(n)
+    gaps = np.repeat(GAPS[dtype], len(places))
+    x = rng.uniform(-1, 1, size=(len(gaps), n)) - gaps[:, None]
+    places = np.resize(places, len(x))
+    x[np.arange(len(x)), places] = 0
+    return x + np.resize(maxima, len(x))[:, None], places
+
+
+def check_dominated(x, target, layout, limits, temperature):
+    """All digits of log_softmax and of losses are right, however small these are."""
+    exact = Exact(x, temperature)
+    arranged, axis = layout(x)
+    results = all_results(arranged, target, axis, temperature)
+    check_all(results, exact, x, target, limits, temperature)
+    limit = limits["log, one class" if temperature == 1 else "log with temperature"]
+    for name, right in (
+        ("log_softmax", exact.log_softmax), ("loss", exact.loss(target)),
+        ("loss beside gradient", exact.loss(target)),
+    ):  # fmt: skip
+        assert largest_error(results[name], right, x.dtype) <= limit, name
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_one_class_dominates(layout, temperature, dtype, build, limits):
+    for n in (2, 3, 7, 16, 17, 40, 128, 129, 200, 300, 301, 1000, chunk_of(dtype)):
+        maxima = [0, 210, -250, 300, 1700, -2040, 2100]
+        x, target = dominated_rows(n, [0, n // 2, n - 1], maxima, dtype)
+        target[1::3] = n // 3
+        check_dominated((x * temperature).astype(dtype), target, layout, limits, temperature)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """The contract's table of edge cases, for every build; pytest turns any warning into an error."""
 
+import contextlib
 import ctypes
 import mmap
 
@@ -115,6 +116,20 @@ def test_extreme_temperatures(temperature, dtype):
         np.testing.assert_allclose(grad, exact.astype(dtype), rtol=4 * np.finfo(dtype).eps)
 
 
+@pytest.mark.parametrize("temperature", [1e-320, 1e-300, 1e-70, 1e-60, 1e-50, 1e-40, 1e-31])
+@pytest.mark.parametrize("n", [2, 300, 9000])
+def test_log_probabilities_at_extreme_temperatures(n, temperature, dtype):
+    x = np.full(n, 2.5, dtype)
+    x[n // 2] = 3
+    with np.errstate(all="ignore"):
+        right = np.where(x == 3, 0, -np.longdouble(0.5) / temperature).astype(dtype)
+    log_y = csoftmax.log_softmax(x, temperature=temperature)
+    np.testing.assert_allclose(log_y, right, rtol=4 * np.finfo(dtype).eps)
+    for target in (0, n // 2):
+        loss = csoftmax.cross_entropy(x, target, temperature=temperature)
+        np.testing.assert_allclose(loss, -right[target], rtol=4 * np.finfo(dtype).eps)
+
+
 def test_gradient_where_only_its_scale_is_large():
     x = np.array([3, 1, 2], np.float32)
     _, grad = csoftmax.cross_entropy_value_and_grad(x, 1, temperature=3e-39)
@@ -196,27 +211,53 @@ def test_no_floating_point_flag_is_left_behind(dtype):
         csoftmax.logsumexp(x)
 
 
-@pytest.mark.parametrize("function", [csoftmax.softmax, csoftmax.log_softmax, csoftmax.logsumexp])
-@pytest.mark.parametrize("n", [0, 1, 5, 16, 63, 64, 65, 128, 300])
-def test_nothing_is_read_outside_the_input(function, n, dtype):
-    """The input ends where a page begins that must not be touched, or starts where one ends."""
-    pages = mmap.mmap(-1, 3 * mmap.PAGESIZE)
-    address = np.frombuffer(pages, np.uint8).ctypes.data
-    libc = ctypes.CDLL(None, use_errno=True)
-    for forbidden, offset in (
-        (2, 2 * mmap.PAGESIZE - n * dtype.itemsize), (0, mmap.PAGESIZE),
-    ):  # fmt: skip
-        x = np.ndarray((1, n), dtype, buffer=pages, offset=offset)
-        x[...] = 1
-        start = ctypes.c_void_p(address + forbidden * mmap.PAGESIZE)
-        assert libc.mprotect(start, mmap.PAGESIZE, 0) == 0
-        try:
-            function(x)
-            if function is not csoftmax.logsumexp:
-                function(x, temperature=0.7)
-                function(x, temperature=np.inf)
-        finally:
-            libc.mprotect(start, mmap.PAGESIZE, mmap.PROT_READ | mmap.PROT_WRITE)
+@contextlib.contextmanager
+def beside_a_forbidden_page(size, side):
+    """`size` bytes of memory; to touch what is before or behind them ends the process."""
+    pages = -(-size // mmap.PAGESIZE)
+    forbidden, start = {
+        "behind": (pages * mmap.PAGESIZE, pages * mmap.PAGESIZE - size),
+        "before": (0, mmap.PAGESIZE),
+    }[side]
+    memory = mmap.mmap(-1, (pages + 1) * mmap.PAGESIZE)
+    page = ctypes.c_void_p(np.frombuffer(memory, np.uint8).ctypes.data + forbidden)
+    mprotect = ctypes.CDLL(None).mprotect
+    assert mprotect(page, mmap.PAGESIZE, 0) == 0
+    try:
+        yield np.ndarray(size, np.uint8, memory, start)
+    finally:
+        mprotect(page, mmap.PAGESIZE, mmap.PROT_READ | mmap.PROT_WRITE)
+
+
+@pytest.mark.parametrize("side", ["before", "behind"])
+@pytest.mark.parametrize("layout", ["contiguous", "side by side", "with gaps"])
+@pytest.mark.parametrize(
+    "shape",
+    [(1, n) for n in (0, 1, 3, 5, 16, 63, 64, 65, 128, 129, 300, 301, 4096, 4099)]
+    + [(2, 3), (3, 17), (7, 2), (19, 40), (35, 128), (18, 129), (17, 300), (19, 301), (3, 4101)],
+    ids=str,
+)
+def test_nothing_outside_input_and_output_is_touched(shape, layout, side, dtype):
+    count, n = shape
+    steps = {"contiguous": (n, 1), "side by side": (1, count), "with gaps": (2 * n, 2)}[layout]
+    numbers = (count - 1) * steps[0] + (n - 1) * steps[1] + 1 if n else 0
+    strides = [step * dtype.itemsize for step in steps]
+    target = np.arange(count) % max(n, 1)
+    with (
+        beside_a_forbidden_page(numbers * dtype.itemsize, side) as input_memory,
+        beside_a_forbidden_page(numbers * dtype.itemsize, side) as output_memory,
+    ):
+        x = np.ndarray(shape, dtype, input_memory, strides=strides)
+        out = np.ndarray(shape, dtype, output_memory, strides=strides)
+        x[...] = np.random.default_rng(0).normal(size=shape)
+        x[::2, n // 2 : n // 2 + 1] += 50
+        csoftmax.logsumexp(x)
+        for temperature in (1.0, 0.7, INF):
+            csoftmax.softmax(x, temperature=temperature, out=out)
+            csoftmax.log_softmax(x, temperature=temperature, out=out)
+            if n:
+                csoftmax.cross_entropy(x, target, temperature=temperature)
+                csoftmax.cross_entropy_value_and_grad(x, target, temperature=temperature, out=out)
 
 
 def test_casts_to_a_smaller_out_do_not_warn():

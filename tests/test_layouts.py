@@ -1,4 +1,4 @@
-"""Any memory layout, axis, dtype and `out` gives what contiguous rows give, to the last bit."""
+"""Any memory layout, axis, dtype and `out` gives what contiguous rows give."""
 
 import numpy as np
 import pytest
@@ -12,6 +12,20 @@ ROWWISE = [csoftmax.softmax, csoftmax.log_softmax]
 
 def logits(shape, dtype, seed=0):
     return (5 * np.random.default_rng(seed).normal(size=shape)).astype(dtype)
+
+
+def assert_as_promised(result, expected, scale=0):
+    """Equal within twice the contract's limit.
+
+    Rows that stand side by side, or are copied so, have a loop of their own that adds up in another
+    order. `scale` is the largest term, where that is what errors are measured by.
+    """
+    eps = np.finfo(expected.dtype).eps
+    np.testing.assert_allclose(result, expected, rtol=8 * eps, atol=8 * eps * scale)
+
+
+def scale_of(function, x):
+    return 0 if function is csoftmax.softmax else np.abs(x).max(initial=0)
 
 
 def read_only(x):
@@ -58,13 +72,12 @@ def test_layouts(layout, shape, dtype):
     for function in (*ROWWISE, csoftmax.logsumexp):
         result = function(other)
         assert result.dtype == dtype
-        np.testing.assert_array_equal(result, function(x))
-    expected = csoftmax.cross_entropy_value_and_grad(x, target)
-    for mine, right in zip(
-        csoftmax.cross_entropy_value_and_grad(other, target), expected, strict=True
-    ):
-        np.testing.assert_array_equal(mine, right)
-    assert csoftmax.cross_entropy(other, target) == expected[0]
+        assert_as_promised(result, function(x), scale_of(function, x))
+    loss, grad = csoftmax.cross_entropy_value_and_grad(x, target)
+    other_loss, other_grad = csoftmax.cross_entropy_value_and_grad(other, target)
+    assert_as_promised(other_loss, loss, np.abs(x).max())
+    assert_as_promised(other_grad, grad, 1 / shape[0])
+    assert csoftmax.cross_entropy(other, target) == other_loss
 
 
 def test_broadcast_input(dtype):
@@ -90,11 +103,11 @@ def test_axes(shape, axis, dtype):
         result = function(x, axis)
         assert result.shape == shape
         moved = result.transpose(*others, *axes).reshape(rows.shape)
-        np.testing.assert_array_equal(moved, function(np.ascontiguousarray(rows)))
+        assert_as_promised(moved, function(np.ascontiguousarray(rows)), scale_of(function, x))
     result = csoftmax.logsumexp(x, axis)
     assert result.shape == tuple(shape[i] for i in others)
     if x.size:
-        np.testing.assert_array_equal(np.ravel(result), csoftmax.logsumexp(rows))
+        assert_as_promised(np.ravel(result), csoftmax.logsumexp(rows), np.abs(x).max())
     kept = csoftmax.logsumexp(x, axis, keepdims=True)
     assert kept.shape == tuple(1 if i in axes else n for i, n in enumerate(shape))
     np.testing.assert_array_equal(kept.ravel(), np.ravel(result))
@@ -107,8 +120,9 @@ def test_loss_along_any_axis(axis, dtype):
     target = np.random.default_rng(1).integers(x.shape[axis], size=rows.shape[:-1])
     loss, grad = csoftmax.cross_entropy_value_and_grad(x, target, axis)
     right_loss, right_grad = csoftmax.cross_entropy_value_and_grad(rows, target)
-    assert loss == right_loss == csoftmax.cross_entropy(x, target, axis)
-    np.testing.assert_array_equal(np.moveaxis(grad, axis, -1), right_grad)
+    assert loss == csoftmax.cross_entropy(x, target, axis)
+    assert_as_promised(loss, right_loss, np.abs(x).max())
+    assert_as_promised(np.moveaxis(grad, axis, -1), right_grad, 1 / target.size)
 
 
 @pytest.mark.parametrize("function", ROWWISE, ids=lambda f: f.__name__)
@@ -125,13 +139,13 @@ def test_out(function, shape, axis, dtype):
     ):
         result = function(x, axis, out=out)
         assert result is out
-        np.testing.assert_array_equal(out, expected)
+        assert_as_promised(out, expected, scale_of(function, x))
     in_place = x.copy()
     function(in_place, axis, out=in_place)
-    np.testing.assert_array_equal(in_place, expected)
+    assert_as_promised(in_place, expected, scale_of(function, x))
     in_place = np.asfortranarray(x)
     function(in_place, axis, out=in_place)
-    np.testing.assert_array_equal(in_place, expected)
+    assert_as_promised(in_place, expected, scale_of(function, x))
 
 
 @pytest.mark.parametrize("function", ROWWISE, ids=lambda f: f.__name__)
@@ -210,6 +224,40 @@ def test_nothing_is_written_outside_out(n, dtype):
         function(logits((3, n), dtype), out=guarded[:, 64 : 64 + n])
         assert (guarded[:, :64] == 7).all()
         assert (guarded[:, 64 + n :] == 7).all()
+
+
+# The shape of a larger array, and which part of it has the shape (a, b, c).
+PARTS = {
+    "a block in the middle": lambda a, b, c: ((a + 2, b + 3, c + 1), np.s_[1:-1, 1:-2, :-1]),
+    "every other number": lambda a, b, c: ((a, b, 2 * c), np.s_[:, :, 1::2]),
+    "every other row": lambda a, b, c: ((a, 2 * b, c), np.s_[:, ::2]),
+}
+
+
+@pytest.mark.parametrize(
+    "shape", [(3, 7, 33), (2, 130, 17), (18, 40, 3), (2, 301, 19), (1, 4100, 7)], ids=str
+)
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize("part", PARTS)
+def test_what_is_around_input_and_output_does_not_matter(part, axis, shape, dtype):
+    """It is neither read nor written, with an `out` of its own and in place."""
+    x = logits(shape, dtype)
+    target = np.random.default_rng(1).integers(shape[axis], size=np.delete(shape, axis))
+    larger, inside = PARTS[part](*shape)
+
+    def gradient(x, axis, out=None):
+        return csoftmax.cross_entropy_value_and_grad(x, target, axis, reduction="sum", out=out)[1]
+
+    for function in (*ROWWISE, gradient):
+        scale = 1 if function is gradient else scale_of(function, x)
+        memory, expected = np.full((2, *larger), np.nan, dtype)
+        memory[inside] = x
+        expected[inside] = function(x, axis)
+        out = np.full(larger, 7, dtype)
+        function(memory[inside], axis, out=out[inside])
+        assert_as_promised(out, np.where(np.isnan(expected), dtype.type(7), expected), scale)
+        function(memory[inside], axis, out=memory[inside])
+        assert_as_promised(memory, expected, scale)
 
 
 def test_temperature_per_row(dtype):
