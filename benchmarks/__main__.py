@@ -1,171 +1,167 @@
-"""``python -m benchmarks``: speed and accuracy of csoftmax beside the other implementations."""
+"""Speed and accuracy of csoftmax beside the other implementations.
+
+The tables take about four minutes; with --output, the curves of the charts take two more.
+CSOFTMAX_ISA forces one of csoftmax's builds.
+"""
 
 import argparse
 import json
-import os
-import platform
 import sys
-from functools import partial
-from importlib.metadata import version
-from math import prod
 from pathlib import Path
+from typing import NamedTuple
+
+from threadpoolctl import threadpool_limits
 
 import csoftmax
-from benchmarks import accuracy, digits, table
-from benchmarks.timing import best_times
-
-SECONDS_PER_ROW = 2.3
-SECONDS_PER_ROW_QUICK = 0.1
-LARGEST_QUICK = 1_000_000
-DISTRIBUTIONS = {"sklearn": "scikit-learn"}
-OPERATIONS_PER_LINE = 3
-WIDTH = 25    # of an operation's columns
+from benchmarks import digits, limits, machine, ratios, report, sweeps, table
+from benchmarks.measure import measure
+from benchmarks.timing import Budget
 
 
-def measure(case, budget, each_turn):
-    """All figures of one case; its operations take turns too, so that each is spread over time."""
-    setups = {
-        (operation, name): setup
-        for operation in case.operations
-        for name, setup in table.contenders(operation, case).items()
-    }
-    inputs = {(operation, name): table.inputs_for(name, case) for operation, name in setups}
-    calls = {key: setup(*inputs[key], case.axis) for key, setup in setups.items()}
-    times = best_times(calls, budget, each_turn)
-    results = []
-    for (operation, name), (x, target) in inputs.items():
-        seconds = times[operation, name]
-        result = {
-            "operation": operation,
-            "implementation": table.label(name, case),
-            "case": case.name,
-            "shape": list(x.shape),
-            "dtype": case.dtype,
-            "axis": case.axis,
-            "seconds": seconds,
-            "ns_per_number": seconds / x.size * 1e9,
-            "times_csoftmax": seconds / x.size / times[operation, "csoftmax"] * prod(case.shape),
-        }
-        if accuracy.AVAILABLE:
-            key = operation, name
-            result["ulp"] = accuracy.largest_error(
-                operation, setups[key], calls[key](), x, target, case.axis
-            )
-        results.append(result)
-    return results
+class Effort(NamedTuple):
+    """What is measured, and for how long."""
+
+    cases: list
+    curves: list
+    seconds_per_operation: float
+    seconds_per_point: float    # of a curve, all contenders together
+    seconds_for_products: float
+    least_turns: int            # of each contender
+    digits: dict
 
 
-def number(value):
-    """About three digits, and no exponent."""
-    return f"{value:.{3 if value < 1 else 2 if value < 10 else 1 if value < 100 else 0}f}"
+FULL = Effort(
+    cases=table.CASES,
+    curves=sweeps.CASES,
+    seconds_per_operation=2.0,
+    seconds_per_point=1.0,
+    seconds_for_products=2.0,
+    least_turns=4,
+    digits={},
+)
+QUICK = Effort(
+    cases=table.quick_cases(),
+    curves=sweeps.quick_cases(),
+    seconds_per_operation=0.1,
+    seconds_per_point=0.05,
+    seconds_for_products=0.3,
+    least_turns=1,
+    digits={"steps": 100, "repetitions": 2},
+)
 
 
-def cell(result):
-    """Time, ratio and error of one contender; blank where it lacks the operation."""
-    if result is None:
-        return " " * WIDTH
-    one_call = len(result["shape"]) == 1
-    time = result["seconds"] * 1e6 if one_call else result["ns_per_number"]
-    error = number(result["ulp"]) if "ulp" in result else ""
-    return f"{number(time):>9}{number(result['times_csoftmax']):>8}{error:>8}"
+class ProgressBar:
+    def __init__(self, total):
+        self.total = total
+        self.begun = 0
+
+    def begin(self, size, text):
+        """A function to be told which part of the next `size` is done."""
+        before = self.begun
+        self.begun += size
+
+        def draw(part):
+            bar = "#" * int(30 * (before + size * part) / self.total)
+            draw_line(f"[{bar:<30}] {text}")
+
+        return draw
 
 
-def print_table(case, results):
-    """Implementations down, operations across, a few of them side by side."""
-    unit = "us/call" if len(case.shape) == 1 else "ns"
-    columns = f"{unit:>9}{'ratio':>8}{'ULP' if accuracy.AVAILABLE else '':>8}"
-    cells = {(r["implementation"], r["operation"]): r for r in results}
-    print(f"{case}: {case.name}")
-    for start in range(0, len(case.operations), OPERATIONS_PER_LINE):
-        operations = case.operations[start : start + OPERATIONS_PER_LINE]
-        print(f"\n{'':16}" + "".join(f"{operation:>{WIDTH}}" for operation in operations))
-        print(f"{'':16}{columns * len(operations)}".rstrip())
-        for name in dict.fromkeys(result["implementation"] for result in results):
-            row = "".join(cell(cells.get((name, operation))) for operation in operations)
-            if row.strip():
-                print(f"{name:<16}{row}".rstrip())
-    print(flush=True)
-
-
-def progress(done, share, total, text, part):
-    """Draw the bar, if someone is there to see it: `part` of a `share` on top of what is done."""
-    bar = "#" * int(30 * (done + share * part) / total)
-    draw(f"[{bar:<30}] {text}")
-
-
-def draw(line):
+def draw_line(text):
+    """Overwrite the line, if someone is there to see it."""
     if sys.stderr.isatty():
-        print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)
+        print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
 
 
-def machine():
-    """What the figures depend on."""
-    peers = [name for name in table.PEERS if table.installed(name)]
-    cpuinfo = Path("/proc/cpuinfo")
-    models = [
-        line.partition(":")[2].strip()
-        for line in (cpuinfo.read_text().splitlines() if cpuinfo.exists() else [])
-        if line.startswith("model name")
+def measure_tables(effort, show):
+    figures = []
+    bar = ProgressBar(sum(len(case.operations) for case in effort.cases))
+    for case in effort.cases:
+        operations = len(case.operations)
+        budget = Budget(effort.seconds_per_operation * operations, effort.least_turns)
+        case_figures = measure(case, budget, bar.begin(operations, str(case)))
+        show(report.case_table(case, case_figures))
+        figures += case_figures
+    return figures
+
+
+def measure_curves(effort):
+    bar = ProgressBar(len(effort.curves))
+    budget = Budget(effort.seconds_per_point, effort.least_turns)
+    return [
+        figure
+        for case in effort.curves
+        for figure in sweeps.measure(case, budget, bar.begin(1, str(case)))
     ]
-    return {
-        "platform": platform.platform(),
-        "cpu": models[0] if models else platform.processor(),
-        "cpus": os.cpu_count(),
-        "versions": {"python": platform.python_version()}
-        | {name: version(DISTRIBUTIONS.get(name, name)) for name in ["numpy", *peers]},
-        "csoftmax": csoftmax.show_config(mode="dicts"),
+
+
+def measure_all(effort, with_curves, show):
+    """All that goes into report.json; what there is to read is shown on the way."""
+    about = machine.describe()
+    show(report.header(about))
+    figures = measure_tables(effort, show)
+    draw_line("handwritten digits")
+    job = digits.compare(**effort.digits)
+    show(digits.comparison_text(job))
+    draw_line("matrix products")
+    fma_peak_ns = limits.fma_peak_ns(Budget(effort.seconds_for_products, effort.least_turns))
+    cells = ratios.compare(figures)
+    means = ratios.means(cells)
+    show(report.limits_table(figures, cells, fma_peak_ns))
+    show(report.ratios_table(cells, means))
+    curves = measure_curves(effort) if with_curves else []
+    draw_line("")
+    return about | {
+        "figures": figures,
+        "digits": job,
+        "fma_peak_ns": fma_peak_ns,
+        "ratios": cells,
+        "ratio_means": means,
+        "curves": curves,
     }
 
 
-def print_header(about):
-    csoftmax.show_config()
-    print(f"on: {about['cpu']}, {about['cpus']} CPUs, {about['platform']}")
-    print("with:", ", ".join(f"{name} {value}" for name, value in about["versions"].items()))
-    missing = [name for name in table.PEERS if not table.installed(name)]
-    if missing:
-        print("not installed:", ", ".join(missing))
-    print(
-        "\nns: nanoseconds per number of the input, the least of many calls, taken in turns\n"
-        "ratio: times csoftmax's\n"
-        f"ULP: the largest error in the first {accuracy.ROWS} rows, in units in the last place"
+def parse_arguments():
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    if not accuracy.AVAILABLE:
-        print("  (left out: longdouble is no more precise than float64 on this machine)")
-    print(
-        "out=: into an existing array; all others make a new one\n"
-        "math: pure Python, in float64, on fewer rows where that is said\n"
-        "numpy, math, scipy and the softmax of sklearn use one thread, the others "
-        f"{csoftmax.get_num_threads()}\n"
+    parser.add_argument("--quick", action="store_true", help="half a minute: less of everything")
+    parser.add_argument(
+        "--threads", metavar="N", type=int, help="of all contenders; default: csoftmax's default"
     )
+    parser.add_argument(
+        "--output",
+        metavar="DIR",
+        type=Path,
+        help="write report.json, report.txt and charts (SVG and PNG) into DIR",
+    )
+    return parser.parse_args()
 
 
 def main():
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="a few seconds: less of everything")
-    parser.add_argument("--json", metavar="FILE", type=Path, help="write all figures to FILE")
-    options = parser.parse_args()
-    cases, budget, job = table.CASES, SECONDS_PER_ROW, {}
-    if options.quick:
-        cases = [c for c in cases if c.dtype == "float32" and prod(c.shape) <= LARGEST_QUICK]
-        budget, job = SECONDS_PER_ROW_QUICK, {"steps": 100, "repetitions": 2}
+    options = parse_arguments()
+    if options.output:
+        # Not only when they are drawn: a missing matplotlib is to be noticed before minutes passed.
+        from benchmarks import charts
 
-    about = machine()
-    print_header(about)
-    rows = sum(len(case.operations) for case in cases)
-    figures, done = [], 0
-    for case in cases:
-        share = len(case.operations)
-        results = measure(case, budget * share, partial(progress, done, share, rows, str(case)))
-        draw("")
-        print_table(case, results)
-        figures += results
-        done += share
-    draw("handwritten digits")
-    job = digits.compare(**job)
-    draw("")
-    digits.print_comparison(job)
-    if options.json:
-        options.json.write_text(json.dumps(about | {"table": figures, "digits": job}, indent=1))
+        options.output.mkdir(parents=True, exist_ok=True)
+    csoftmax.set_num_threads(options.threads)
+    threadpool_limits(csoftmax.get_num_threads(), user_api="blas")
+
+    texts = []
+
+    def show(text):
+        draw_line("")
+        print(text, flush=True)
+        texts.append(text)
+
+    results = measure_all(QUICK if options.quick else FULL, bool(options.output), show)
+    if options.output:
+        (options.output / "report.json").write_text(json.dumps(results, indent=1) + "\n")
+        (options.output / "report.txt").write_text("\n".join(texts))
+        charts.draw(options.output)
 
 
 if __name__ == "__main__":

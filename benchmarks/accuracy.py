@@ -1,46 +1,59 @@
 """Largest errors, against extended precision computed here without csoftmax."""
 
+from functools import lru_cache
+
 import numpy as np
+
+from benchmarks import table
 
 ROWS = 50
 AVAILABLE = np.finfo(np.longdouble).nmant > 52
 
 
-def largest_error(operation, setup, result, x, target, axis):
-    """The largest error of the first rows of a result, in ULP of the type of `x`.
+def largest_error(operation, implementation, call, case):
+    """The largest error of the first rows of a call's result, in ULP of the type of the case.
 
     A mean hides the errors of rows, so for cross-entropy each row is a call of its own. The unit is
     the exact result's ULP; for a gradient that of its row's largest entry.
     """
+    wanted = exact(operation, case)
     if operation == "cross_entropy":
-        single = [slice(i, i + 1) for i in range(min(ROWS, len(x)))]
-        result = [np.asarray(setup(x[row], target[row], axis)()) for row in single]
+        result = row_losses(table.TABLE[operation][implementation], implementation, case)
     elif operation == "cross_entropy + grad":
-        result = result[1]
-    rows = first_rows(x, axis)
-    wanted = exact(operation, rows.astype(np.longdouble), target[:ROWS])
-    if operation == "cross_entropy + grad":
-        wanted /= len(x)
-    got = np.asarray(result) if wanted.ndim == 1 else first_rows(result, axis)
-    scale = np.abs(wanted).astype(x.dtype)
+        _, result = call()
+    else:
+        result = call()
+    result = np.asarray(result)
+    got = first_rows(result, case.axis) if wanted.ndim > 1 else result.reshape(-1)[:ROWS]
+    wanted = wanted[: len(got)]
+    scale = np.abs(wanted).astype(case.dtype)
     if operation == "cross_entropy + grad":
         scale = scale.max(axis=-1, keepdims=True)
-    error = np.abs(got[:ROWS].astype(np.longdouble) - wanted) / np.spacing(scale)
+    error = np.abs(got.astype(np.longdouble) - wanted) / np.spacing(scale)
     return float(error.max())
 
 
+def row_losses(setup, implementation, case):
+    x, target = table.inputs_for(implementation, case)
+    rows = [slice(i, i + 1) for i in range(min(ROWS, len(x)))]
+    return [np.asarray(setup(x[row], target[row], case.axis)()) for row in rows]
+
+
 def first_rows(array, axis):
-    array = np.moveaxis(np.asarray(array), axis, -1)
+    array = np.moveaxis(array, axis, -1)
     return array.reshape(-1, array.shape[-1])[:ROWS]
 
 
-def exact(operation, rows, target):
-    """The result in extended precision: all of its rounding is far below the ULP of a float64."""
+@lru_cache(maxsize=1)
+def exact(operation, case):
+    """The first rows in extended precision: all of its rounding is far below a float64's ULP."""
+    x, target = table.inputs(case)
+    rows = first_rows(x, case.axis).astype(np.longdouble)
     maximum = rows.max(axis=-1, keepdims=True)
     exponentials = np.exp(rows - maximum)
     sums = exponentials.sum(axis=-1, keepdims=True)
     logsumexp = maximum + np.log(sums)
-    right = np.arange(rows.shape[-1]) == np.expand_dims(target, -1)
+    right = np.arange(rows.shape[-1]) == target[:ROWS, np.newaxis]
     match operation:
         case "softmax":
             return exponentials / sums
@@ -51,5 +64,5 @@ def exact(operation, rows, target):
         case "cross_entropy":
             return (logsumexp - rows)[right]
         case "cross_entropy + grad":
-            return exponentials / sums - right
+            return (exponentials / sums - right) / len(x)
     raise ValueError(f"no reference for {operation}")

@@ -73,20 +73,21 @@ def compare(steps=500, repetitions=6):
     return results
 
 
-def print_comparison(results):
+def comparison_text(results):
     if results is None:
-        print("handwritten digits: left out, as scikit-learn, which has them, is not installed")
-        return
+        return "handwritten digits: left out, as scikit-learn, which has them, is not installed\n"
     plain, fast = results["numpy"], results["csoftmax"]
-    print(
+    lines = [
         f"handwritten digits: a softmax classifier trained on {plain['rows']} images in "
-        f"{plain['steps']} steps, float32\n\n"
-        f"{'':16}{'accuracy':>10}{'loss':>10}{'training, ms':>14}{'loss + grad, ms':>17}"
-    )
+        f"{plain['steps']} steps, float32",
+        "",
+        f"{'':16}{'accuracy':>10}{'loss':>10}{'training, ms':>14}{'loss + grad, ms':>17}",
+    ]
     for name, result in results.items():
-        print(
+        lines.append(
             f"{name:<16}{result['accuracy']:>10.2%}{result['loss']:>10.5f}"
             f"{result['seconds'] * 1e3:>14.1f}{result['seconds_in_loss_and_grad'] * 1e3:>17.1f}"
         )
     total, in_loss = (plain[key] / fast[key] for key in ("seconds", "seconds_in_loss_and_grad"))
-    print(f"{'numpy / csoftmax':<36}{total:>14.2f}{in_loss:>17.2f}")
+    lines += [f"{'numpy / csoftmax':<36}{total:>14.2f}{in_loss:>17.2f}", ""]
+    return "\n".join(lines)

@@ -3,7 +3,8 @@
 `TABLE` maps an operation to its implementations, and each of these to a setup: a function of
 (x, target, axis) that brings the NumPy arrays into the library's own form and returns the call to
 be timed, a function without arguments, of whose result `np.asarray` makes an array. To add a
-library, write one function per operation into `TABLE`, and its name into `PEERS`.
+library, write one function per operation into `TABLE`, and its name into `PEERS`. To add a shape,
+add a line to `CASES`, among those of its regime.
 
 So that like is compared with like, a setup leaves no copying to the call, and asks for as many
 threads as csoftmax uses. It also imports its library, as none of them has to be there. "out="
@@ -14,6 +15,8 @@ import os
 from functools import cache, lru_cache, partial
 from importlib import import_module
 from importlib.util import find_spec
+from itertools import groupby
+from math import prod
 from typing import NamedTuple
 
 import numpy as np
@@ -30,22 +33,46 @@ PEERS = {
     "sklearn": ("sklearn",),
 }
 
-# Pure Python takes some hundred times as long, so it gets only so many numbers: fewer rows.
+# Pure Python takes some hundred times as long, so it gets only so many numbers: fewer rows, and no
+# longer ones.
 NUMBERS_FOR_MATH = 10_000
+
+# Cases of --quick have at most so many numbers.
+LARGEST_QUICK = 1_000_000
+
+# Ends the name of an implementation that writes into an existing array.
+OUT = " out="
 
 
 class Case(NamedTuple):
     """Inputs of one shape, and the operations that are measured on them."""
 
-    name: str
+    regime: str
     shape: tuple
+    operations: tuple
     dtype: str = "float32"
     axis: int = -1
-    operations: tuple = ("softmax",)
+    spread: float = 1.0    # standard deviation of a row's logits: at 3, a few classes dominate
 
     def __str__(self):
         axis = "" if self.axis == -1 else f" axis {self.axis}"
-        return f"{self.dtype} {'x'.join(map(str, self.shape))}{axis}"
+        spread = "" if self.spread == 1 else f" spread {self.spread:g}"
+        return f"{self.dtype} {'x'.join(map(str, self.shape))}{axis}{spread}"
+
+    @property
+    def size(self):
+        return prod(self.shape)
+
+    def cut(self, numbers):
+        """At most so many numbers: the case with fewer rows, or with its only row shortened."""
+        if self.size <= numbers:
+            return self
+        lengths = list(self.shape)
+        classes, lengths[self.axis] = lengths[self.axis], 1
+        longest = lengths.index(max(lengths)) if max(lengths) > 1 else self.axis
+        lengths[self.axis] = classes
+        lengths[longest] = max(1, lengths[longest] * numbers // self.size)
+        return self._replace(shape=tuple(lengths))
 
 
 def numpy_value_and_grad(logits, target):
@@ -259,15 +286,43 @@ TABLE = {
     },
 }
 
+ALL = tuple(TABLE)
+SOFTMAX = ("softmax",)
+SOFTMAXES = ("softmax", "log_softmax")
+WITHOUT_LOSS = ("softmax", "log_softmax", "logsumexp")
+
 CASES = [
-    Case("rows in cache", (1000, 1000), operations=tuple(TABLE)),
-    Case("rows in cache", (1000, 1000), "float64", operations=tuple(TABLE)),
-    Case("one small row", (10,)),
-    Case("few classes", (100_000, 10)),
-    Case("a vocabulary", (64, 50_257)),
-    Case("down the columns", (1000, 10_000), axis=0),
-    Case("larger than the cache", (20_000, 1000)),
+    Case("one small row", (3,), SOFTMAXES),
+    Case("one small row", (10,), SOFTMAXES),
+    Case("one small row", (64,), SOFTMAXES),
+    Case("one small row", (10,), SOFTMAXES, "float64"),
+    Case("few classes", (1_000_000, 3), SOFTMAX),
+    Case("few classes", (1_000_000, 10), ALL),
+    Case("few classes", (1_000_000, 33), SOFTMAXES),
+    Case("few classes", (1_000_000, 10), SOFTMAXES, "float64"),
+    Case("rows in cache", (10_000, 100), SOFTMAXES),
+    Case("rows in cache", (1000, 1000), ALL),
+    Case("rows in cache", (1000, 1000), ALL, "float64"),
+    Case("rows in cache", (1000, 1000), SOFTMAXES, spread=3),
+    Case("rows in cache", (200, 5000), SOFTMAXES),
+    Case("a vocabulary", (8, 128_256), WITHOUT_LOSS),
+    Case("a vocabulary", (64, 50_257), ALL),
+    Case("a vocabulary", (8, 128_256), WITHOUT_LOSS, "float64"),
+    Case("one huge row", (1, 10_000_000), WITHOUT_LOSS),
+    Case("larger than the cache", (30_000, 777), ALL),
+    Case("larger than the cache", (30_000, 777), SOFTMAX, "float64"),
+    Case("larger than the cache", (100_000, 1000), SOFTMAX),
+    Case("other axes", (1000, 10_000), WITHOUT_LOSS, axis=0),
+    Case("other axes", (8, 21, 256, 256), SOFTMAXES, axis=1),
+    Case("other axes", (64, 10, 7, 7), SOFTMAXES, axis=1),
+    Case("other axes", (1000, 10_000), SOFTMAX, "float64", axis=0),
 ]
+
+
+def quick_cases():
+    """The first two cases of each regime, cut down."""
+    regimes = groupby(CASES, key=lambda case: case.regime)
+    return [case.cut(LARGEST_QUICK) for _, cases in regimes for case in list(cases)[:2]]
 
 
 def installed(library):
@@ -275,15 +330,29 @@ def installed(library):
     return all(find_spec(module) for module in PEERS.get(library, ()))
 
 
-def contenders(operation, case):
-    """The setups that can be run, by implementation."""
-    setups = {}
-    for implementation, setup in TABLE[operation].items():
-        rows_only = implementation in ("math", "sklearn") and case.axis != -1
-        matrix_only = implementation == "sklearn" and len(case.shape) != 2
-        if installed(implementation.removesuffix(" out=")) and not (rows_only or matrix_only):
-            setups[implementation] = setup
-    return setups
+def contenders(case):
+    """What can be run on a case, in pairs of operation and implementation."""
+    return [
+        (operation, implementation)
+        for operation in case.operations
+        for implementation in TABLE[operation]
+        if installed(implementation.removesuffix(OUT)) and accepts(implementation, case)
+    ]
+
+
+def accepts(implementation, case):
+    """Whether an implementation can do such a shape, in bearable time."""
+    match implementation:
+        case "math":
+            return case.axis == -1 and case.shape[-1] <= NUMBERS_FOR_MATH
+        case "sklearn":
+            return case.axis == -1 and len(case.shape) == 2
+    return True
+
+
+def call_for(operation, implementation, case):
+    """The call to be timed."""
+    return TABLE[operation][implementation](*inputs_for(implementation, case), case.axis)
 
 
 @lru_cache(maxsize=1)
@@ -293,24 +362,29 @@ def inputs(case):
     heights = list(case.shape)
     classes, heights[case.axis] = heights[case.axis], 1
     x = rng.standard_normal(case.shape, dtype=case.dtype)
+    x *= case.spread
     x += rng.uniform(-30, 30, heights).astype(case.dtype)
     return x, rng.integers(classes, size=x.size // classes)
 
 
-def rows_for(implementation, case):
-    """How many rows an implementation gets; None: all, as all but pure Python do."""
-    rows = max(1, NUMBERS_FOR_MATH // case.shape[-1])
-    all_rows = implementation != "math" or len(case.shape) == 1 or rows >= case.shape[0]
-    return None if all_rows else rows
+def part_for(implementation, case):
+    """The case itself, or as many of its rows as an implementation gets."""
+    return case.cut(NUMBERS_FOR_MATH) if implementation == "math" else case
 
 
 def inputs_for(implementation, case):
-    rows = rows_for(implementation, case)
     x, target = inputs(case)
+    part = part_for(implementation, case)
+    if part == case:
+        return x, target
+    rows, _ = part.shape
     return x[:rows], target[:rows]
 
 
 def label(implementation, case):
     """The implementation's name, and the number of rows where that is not all."""
-    rows = rows_for(implementation, case)
-    return f"{implementation}, {rows} row{'s' if rows > 1 else ''}" if rows else implementation
+    part = part_for(implementation, case)
+    if part == case:
+        return implementation
+    rows, _ = part.shape
+    return f"{implementation}, {rows} row{'s' if rows > 1 else ''}"
