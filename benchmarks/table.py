@@ -224,36 +224,30 @@ def sklearn_value_and_grad(x, target):
     return call
 
 
-TABLE = {
-    "softmax": {
-        "csoftmax": lambda x, t, axis: partial(csoftmax.softmax, x, axis),
+def rowwise(name, operator):
+    """The contenders of softmax or log_softmax, which have the same name everywhere but in ONNX."""
+    return {
+        "csoftmax": lambda x, t, axis: partial(getattr(csoftmax, name), x, axis),
         "csoftmax out=": lambda x, t, axis: partial(
-            csoftmax.softmax, x, axis, out=np.empty_like(x)
+            getattr(csoftmax, name), x, axis, out=np.empty_like(x)
         ),
-        "numpy": lambda x, t, axis: partial(reference.numpy_softmax, x, axis),
-        "math": lambda x, t, axis: math_rows(reference.math_softmax, x),
-        "scipy": lambda x, t, axis: partial(import_module("scipy.special").softmax, x, axis),
-        "torch": lambda x, t, axis: partial(torch().softmax, torch_input(x), axis),
-        "torch out=": lambda x, t, axis: torch_out(torch().softmax, x, axis),
-        "onnxruntime": lambda x, t, axis: onnx_call("Softmax", x, axis),
-        "onnxruntime out=": lambda x, t, axis: onnx_out("Softmax", x, axis),
-        "jax": lambda x, t, axis: jax_call(partial(jax().nn.softmax, axis=axis), x),
+        "numpy": lambda x, t, axis: partial(getattr(reference, f"numpy_{name}"), x, axis),
+        "math": lambda x, t, axis: math_rows(getattr(reference, f"math_{name}"), x),
+        "scipy": lambda x, t, axis: partial(getattr(import_module("scipy.special"), name), x, axis),
+        "torch": lambda x, t, axis: partial(getattr(torch(), name), torch_input(x), axis),
+        "torch out=": lambda x, t, axis: torch_out(getattr(torch(), name), x, axis),
+        "onnxruntime": lambda x, t, axis: onnx_call(operator, x, axis),
+        "onnxruntime out=": lambda x, t, axis: onnx_out(operator, x, axis),
+        "jax": lambda x, t, axis: jax_call(partial(getattr(jax().nn, name), axis=axis), x),
+    }
+
+
+TABLE = {
+    "softmax": rowwise("softmax", "Softmax")
+    | {
         "sklearn": lambda x, t, axis: partial(import_module("sklearn.utils.extmath").softmax, x),
     },
-    "log_softmax": {
-        "csoftmax": lambda x, t, axis: partial(csoftmax.log_softmax, x, axis),
-        "csoftmax out=": lambda x, t, axis: partial(
-            csoftmax.log_softmax, x, axis, out=np.empty_like(x)
-        ),
-        "numpy": lambda x, t, axis: partial(reference.numpy_log_softmax, x, axis),
-        "math": lambda x, t, axis: math_rows(reference.math_log_softmax, x),
-        "scipy": lambda x, t, axis: partial(import_module("scipy.special").log_softmax, x, axis),
-        "torch": lambda x, t, axis: partial(torch().log_softmax, torch_input(x), axis),
-        "torch out=": lambda x, t, axis: torch_out(torch().log_softmax, x, axis),
-        "onnxruntime": lambda x, t, axis: onnx_call("LogSoftmax", x, axis),
-        "onnxruntime out=": lambda x, t, axis: onnx_out("LogSoftmax", x, axis),
-        "jax": lambda x, t, axis: jax_call(partial(jax().nn.log_softmax, axis=axis), x),
-    },
+    "log_softmax": rowwise("log_softmax", "LogSoftmax"),
     "logsumexp": {
         "csoftmax": lambda x, t, axis: partial(csoftmax.logsumexp, x, axis),
         "numpy": lambda x, t, axis: partial(reference.numpy_logsumexp, x, axis),

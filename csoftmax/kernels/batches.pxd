@@ -57,7 +57,7 @@ cdef inline Py_ssize_t whole_lanes(Py_ssize_t numbers, floating type_tag) noexce
     return (numbers + LANES - 1) // LANES * LANES
 
 
-cdef inline void set_reduction(
+cdef inline void set_reduction_without_temperature(
     Batch *batch, Py_ssize_t r, const Reduction *reduction
 ) noexcept nogil:
     batch.maximum_residue[r] = reduction.max_residue
@@ -65,6 +65,12 @@ cdef inline void set_reduction(
     batch.shift[r] = reduction.shift
     batch.magic[r] = reduction.magic
     batch.lowest[r] = reduction.lowest
+
+
+cdef inline void set_reduction(
+    Batch *batch, Py_ssize_t r, const Reduction *reduction
+) noexcept nogil:
+    set_reduction_without_temperature(batch, r, reduction)
     batch.scale_before[r] = reduction.scale_before
     batch.scale_after[r] = reduction.scale_after
     batch.log2_e[r] = reduction.log2_e
@@ -103,6 +109,16 @@ cdef inline Row row_of(const Batch *batch, Py_ssize_t r) noexcept nogil:
     return row
 
 
+cdef inline bint are_tempered(
+    const Batch *batch, const char *temperatures, Py_ssize_t step
+) noexcept nogil:
+    cdef Py_ssize_t r
+    cdef bint tempered = False
+    for r in range(batch.rows if step else 1):
+        tempered |= (<double *> (temperatures + r * step))[0] != 1.0
+    return tempered
+
+
 cdef inline void set_reductions(
     Batch *batch, const char *temperatures, Py_ssize_t step, floating type_tag
 ) noexcept nogil:
@@ -110,10 +126,8 @@ cdef inline void set_reductions(
     cdef Py_ssize_t r
     cdef Reduction row
     cdef double temperature
-    cdef bint tempered = False, shifted = False
-    for r in range(batch.rows if step else 1):
-        tempered |= (<double *> (temperatures + r * step))[0] != 1.0
-    if tempered:
+    cdef bint shifted = False
+    if are_tempered(batch, temperatures, step):
         for r in range(batch.rows):
             temperature = (<double *> (temperatures + r * step))[0]
             row = reduction(<floating> batch.maximum[r], temperature)
@@ -122,13 +136,9 @@ cdef inline void set_reductions(
             set_reduction(batch, r, &row)
         batch.kind = TEMPERED
         return
-    for r in range(batch.padded):    # the fields that are left out are those of temperatures
+    for r in range(batch.padded):
         row = reduction(<floating> batch.maximum[r], 1.0)
-        batch.maximum_residue[r] = row.max_residue
-        batch.unit[r] = 1.0
-        batch.shift[r] = row.shift
-        batch.magic[r] = row.magic
-        batch.lowest[r] = row.lowest
+        set_reduction_without_temperature(batch, r, &row)
     for r in range(batch.padded):
         shifted |= batch.shift[r] != 0
     batch.kind = SHIFTED if shifted else UNSHIFTED
@@ -197,6 +207,18 @@ cdef inline void set_maxima_apart(
             batch.others_lo[r] = sum.lo
 
 
+cdef inline Reduction reduction_of_lane(
+    const Batch *batch, Py_ssize_t lane, const floating *magic, const floating *lowest,
+    const floating *shift
+) noexcept nogil:
+    """reduction_of, its most used fields from copies in the type of the numbers."""
+    cdef Reduction reduced = reduction_of(batch, lane)
+    reduced.magic = magic[lane]
+    reduced.lowest = lowest[lane]
+    reduced.shift = shift[lane]
+    return reduced
+
+
 cdef inline void sweep_columns(
     const floating *x, Py_ssize_t x_step, floating *e, Py_ssize_t e_step, Py_ssize_t n,
     Batch *batch, bint keep, Kind kind
@@ -229,10 +251,7 @@ cdef inline void sweep_columns(
             to_e = e + i * e_step + block * LANES
             for k in range(LANES):
                 lane = block * LANES + k
-                reduced = reduction_of(batch, lane)
-                reduced.magic = magic[lane]
-                reduced.lowest = lowest[lane]
-                reduced.shift = shift[lane]
+                reduced = reduction_of_lane(batch, lane, magic, lowest, shift)
                 first[k] = exponential(from_x[k], &reduced, kind)
                 second[k] = exponential(from_x[x_step + k], &reduced, kind)
                 third[k] = exponential(from_x[2 * x_step + k], &reduced, kind)
@@ -254,10 +273,7 @@ cdef inline void sweep_columns(
             to_e = e + i * e_step + block * LANES
             for k in range(LANES):
                 lane = block * LANES + k
-                reduced = reduction_of(batch, lane)
-                reduced.magic = magic[lane]
-                reduced.lowest = lowest[lane]
-                reduced.shift = shift[lane]
+                reduced = reduction_of_lane(batch, lane, magic, lowest, shift)
                 first[k] = exponential(from_x[k], &reduced, kind)
                 add(total + lane, lost + lane, first[k])
             if keep:
@@ -310,7 +326,6 @@ cdef inline void exponentials_of_guessed_rows(
     cdef double maximum_term[MAX_BATCH]
     cdef double others_hi[MAX_BATCH]
     cdef double others_lo[MAX_BATCH]
-    cdef bint has_small_sum = False
     cdef Reduction of_guess, of_maximum
     cdef Row row
     cdef Sum sum
@@ -375,11 +390,9 @@ cdef inline void exponentials_of_rows(
     """
     cdef Py_ssize_t LANES = LANE_BYTES // <Py_ssize_t> sizeof(floating), r
     cdef double temperature
-    cdef bint tempered = False
+    cdef bint tempered = are_tempered(batch, temperatures, temperature_step)
     cdef Reduction of_nothing
     cdef Row row
-    for r in range(batch.rows if temperature_step else 1):
-        tempered |= (<double *> (temperatures + r * temperature_step))[0] != 1.0
     if not tempered and n >= 4 * LANES:
         exponentials_of_guessed_rows(x, x_step, e, e_step, y, y_step, n, batch)
         return

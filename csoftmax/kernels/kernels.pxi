@@ -27,7 +27,7 @@ from csoftmax.kernels.batches cimport (
 )
 from csoftmax.kernels.rows cimport (
     CHUNK_BYTES, FLOAT_CHUNK, FLOAT_LANES, LANE_BYTES, Chunk, Row, combine_chunks, exponentials,
-    log_sum_of_row, sum_of_row,
+    has_nan, log_sum_of_row, sum_of_row,
 )
 
 cdef extern from * nogil:

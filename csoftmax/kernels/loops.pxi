@@ -207,6 +207,7 @@ cdef void compute_row(
 ) noexcept nogil:
     """One row of contiguous numbers."""
     cdef Outcome outcome
+    cdef int64_t target = 0
     cdef double temperature = 1.0
     if operation.elementwise != NULL:
         (<void (*)(const floating *, floating *, Py_ssize_t) noexcept nogil> operation.elementwise)(
@@ -215,18 +216,17 @@ cdef void compute_row(
         return
     if operation.temperature:
         temperature = (<double *> operands[operation.temperature - 1])[0]
-    outcome.target = -1
     if operation.target:
-        outcome.target = (<int64_t *> operands[operation.target - 1])[0]
-        if outcome.target == (<int64_t *> operands[operation.target])[0]:
+        target = (<int64_t *> operands[operation.target - 1])[0]
+        if target == (<int64_t *> operands[operation.target])[0]:
             (<floating *> operands[operation.operands - 2 - operation.has_row_result])[0] = 0
             if operation.numbers != NOTHING:
                 fill(y, n, 0)
             return
-        if not 0 <= outcome.target < n:
-            temperature = NAN    # as everything else will be
+        if 0 <= target < n:
+            outcome.target_logit = x[target]
         else:
-            outcome.target_logit = x[outcome.target]
+            temperature = NAN    # as everything else will be
     if n > 0 and is_limit(temperature):
         (<void (*)(const floating *, floating *, Py_ssize_t, char **) noexcept nogil>
             operation.limit)(x, y, n, operands)
@@ -235,9 +235,8 @@ cdef void compute_row(
         compute_short_row(operation, x, y, n, temperature, operands, &outcome)
     else:
         compute_long_row(operation, x, y, n, temperature, operands, &outcome, chunks, threads)
-    if operation.target and operation.numbers != NOTHING and 0 <= outcome.target < n:
-        if temperature > 0:
-            y[outcome.target] = <floating> outcome.target_result
+    if operation.target and operation.numbers != NOTHING and temperature > 0:
+        y[target] = <floating> outcome.target_result
 
 
 cdef inline void call_batch(

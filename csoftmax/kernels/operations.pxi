@@ -14,9 +14,7 @@ A function consists of
 
 
 cdef struct Outcome:
-    # Inputs: the row's target, -1 if the function has none, and its logit.
-    int64_t target
-    double target_logit
+    double target_logit     # an input, of functions that have a target
     # Results, of which a function sets what it uses.
     Sum factor              # of exponentials that are in units of the row's 2^N
     double log_sum
@@ -68,21 +66,31 @@ cdef inline bint is_chosen(floating x, Py_ssize_t i, const Choice *choice) noexc
     return i == choice.first_maximum if choice.is_first_maximum else x > -INFINITY
 
 
+cdef inline void exponentials_of_batch(
+    const floating *x, Py_ssize_t x_step, floating *e, Py_ssize_t e_step, const floating *y,
+    Py_ssize_t y_step, Py_ssize_t n, const char *temperatures, Py_ssize_t temperature_step,
+    Batch *batch, bint keep, Layout layout
+) noexcept nogil:
+    if layout == ROWS:
+        exponentials_of_rows(
+            x, x_step, e, e_step, y, y_step, n, temperatures, temperature_step, batch
+        )
+    else:
+        exponentials_of_columns(
+            x, x_step, e, e_step, n, temperatures, temperature_step, batch, keep
+        )
+
+
 cdef inline void sums_of_batch(
     const floating *x, Py_ssize_t x_step, const floating *y, Py_ssize_t y_step, Py_ssize_t n,
     const char *temperatures, Py_ssize_t temperature_step, Batch *batch, Layout layout
 ) noexcept nogil:
     """The sums alone."""
     cdef floating e[FLOAT_CHUNK]
-    if layout == ROWS:
-        exponentials_of_rows(
-            x, x_step, e, whole_lanes[floating](n, 0), y, y_step, n, temperatures,
-            temperature_step, batch,
-        )
-    else:
-        exponentials_of_columns(
-            x, x_step, e, 0, n, temperatures, temperature_step, batch, False
-        )
+    cdef Py_ssize_t e_step = whole_lanes[floating](n, 0) if layout == ROWS else 0
+    exponentials_of_batch(
+        x, x_step, e, e_step, y, y_step, n, temperatures, temperature_step, batch, False, layout
+    )
 
 
 cdef inline Py_ssize_t position(
@@ -216,12 +224,9 @@ cdef inline void softmax_of_batch(
     if layout == ROWS:
         e = buffer
     start_batch[floating](&batch, rows, 0)
-    if layout == ROWS:
-        exponentials_of_rows(
-            x, x_step, e, e_step, y, y_step, n, operands[0], steps[0], &batch
-        )
-    else:
-        exponentials_of_columns(x, x_step, e, e_step, n, operands[0], steps[0], &batch, True)
+    exponentials_of_batch(
+        x, x_step, e, e_step, y, y_step, n, operands[0], steps[0], &batch, True, layout
+    )
     for r in range(batch.padded):
         row = row_of(&batch, r)
         factor = reciprocal(sum_of_row(&row))
@@ -387,14 +392,6 @@ cdef void logsumexp_outcome(
     if is_defined:
         log_sum = plus(log_sum, log_sum_of_row(row))
     (<floating *> operands[0])[0] = <floating> (log_sum.hi + log_sum.lo)
-
-
-cdef inline bint has_nan(const floating *x, Py_ssize_t x_step, Py_ssize_t n) noexcept nogil:
-    cdef Py_ssize_t i
-    for i in range(n):
-        if x[i * x_step] != x[i * x_step]:
-            return True
-    return False
 
 
 cdef inline void logsumexp_of_batch(
@@ -637,12 +634,9 @@ cdef inline void cross_entropy_value_and_grad_of_batch(
         e = buffer
     start_batch[floating](&batch, rows, 0)
     gather_targets(x, x_step, n, operands, steps, rows, target_logits, layout)
-    if layout == ROWS:
-        exponentials_of_rows(
-            x, x_step, e, e_step, y, y_step, n, operands[2], steps[2], &batch
-        )
-    else:
-        exponentials_of_columns(x, x_step, e, e_step, n, operands[2], steps[2], &batch, True)
+    exponentials_of_batch(
+        x, x_step, e, e_step, y, y_step, n, operands[2], steps[2], &batch, True, layout
+    )
     gather_targets(e, e_step, n, operands, steps, rows, target_exponentials, layout)
     losses_of_batch(target_logits, n, operands, steps, &batch, losses)
     for r in range(batch.padded):
@@ -686,7 +680,9 @@ cdef void cross_entropy_value_and_grad_batch(
     if layout == ROWS:
         cross_entropy_value_and_grad_of_batch(x, x_step, y, y_step, n, rows, operands, steps, ROWS)
     else:
-        cross_entropy_value_and_grad_of_batch(x, x_step, y, y_step, n, rows, operands, steps, COLUMNS)
+        cross_entropy_value_and_grad_of_batch(
+            x, x_step, y, y_step, n, rows, operands, steps, COLUMNS
+        )
 
 
 # The arithmetic by itself, for the tests that measure it: exp(x) for x <= 0, and log(1 + x).

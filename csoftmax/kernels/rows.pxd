@@ -398,6 +398,14 @@ cdef inline bint exponentials_in_two_sweeps(
     return True
 
 
+cdef inline bint has_nan(const floating *x, Py_ssize_t x_step, Py_ssize_t n) noexcept nogil:
+    cdef Py_ssize_t i
+    for i in range(n):
+        if x[i * x_step] != x[i * x_step]:
+            return True
+    return False
+
+
 cdef inline bint exponentials(
     const floating *x, floating *e, const floating *y, Py_ssize_t n, double temperature, Row *row
 ) noexcept nogil:
@@ -406,14 +414,12 @@ cdef inline bint exponentials(
     False if the maximum is not finite; row.maximum is then NaN if there is one. y is as in
     exp_chunk.
     """
-    cdef Py_ssize_t i
     if temperature == 1.0 and exponentials_in_one_sweep(x, e, y, n, row):
         return True
     if exponentials_in_two_sweeps(x, e, y, n, temperature, row):
         return True
-    for i in range(n):
-        if x[i] != x[i]:
-            row.maximum = NAN
+    if has_nan(x, 1, n):
+        row.maximum = NAN
     return False
 
 
