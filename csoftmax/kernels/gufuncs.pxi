@@ -36,6 +36,7 @@ cdef Operation log_softmax_operation(floating type_tag):
     operation.limit = <any_function> log_softmax_limit[floating]
     operation.numbers = LOG_PROBABILITIES
     operation.temperature = 1
+    operation.takes_logarithm = True
     return operation
 
 
@@ -45,6 +46,7 @@ cdef Operation logsumexp_operation(floating type_tag):
     operation.outcome = <any_function> logsumexp_outcome[floating]
     operation.batch = <any_function> logsumexp_batch[floating]
     operation.numbers = NOTHING
+    operation.takes_logarithm = True
     return operation
 
 
@@ -57,6 +59,7 @@ cdef Operation cross_entropy_operation(floating type_tag):
     operation.numbers = NOTHING
     operation.target = 1
     operation.temperature = 3
+    operation.takes_logarithm = True
     return operation
 
 
@@ -69,6 +72,7 @@ cdef Operation cross_entropy_value_and_grad_operation(floating type_tag):
     operation.numbers = SCALED_EXPONENTIALS
     operation.target = 1
     operation.temperature = 3
+    operation.takes_logarithm = True
     return operation
 
 

@@ -22,8 +22,7 @@ from csoftmax.kernels.arithmetic cimport (
     plus, power_of_two, reciprocal, reduction, times,
 )
 from csoftmax.kernels.batches cimport (
-    COLUMNS, MAX_BATCH, ROWS, Batch, Layout, exponentials_of_columns, exponentials_of_rows,
-    row_of, start_batch, whole_lanes,
+    MAX_BATCH, Batch, exponentials_of_columns, row_of, start_batch, whole_lanes,
 )
 from csoftmax.kernels.rows cimport (
     CHUNK_BYTES, FLOAT_CHUNK, FLOAT_LANES, LANE_BYTES, Chunk, Row, combine_chunks, exponentials,

@@ -21,29 +21,27 @@ cdef struct Operation:
     int temperature            # which is the temperature, 0 for none
     int operands               # of the gufunc: logits, row operands, results
     bint has_row_result        # the last one is a row, not a number
+    bint takes_logarithm       # of a sum: then the maximum is set apart
 
 
 cdef enum Path:
     # How rows get to the functions that compute them.
-    ROW               # one by one
-    ROW_BATCH         # many at a time
+    DIRECT_ROWS       # rows that are contiguous
     DIRECT_COLUMNS    # rows that stand side by side
     COPIED_COLUMNS    # rows copied so that they do
-    COPIED_ROW        # rows copied so that they are contiguous
+    COPIED_ROWS       # rows copied so that they are contiguous
 
 
 cdef enum:
     MAX_OPERANDS = 8
     # Rows with up to FEW numbers are copied to columns, which takes 2 cycles a number whatever the
-    # length (Zen 4); with up to SHORT, batches of rows share the cost of finishing them. Beyond that
-    # a row by itself is as fast, and faster where the memory is the limit.
-    FEW = 112
-    SHORT = 256
-    # Of rows at a time. Larger ones are faster in the cache by up to a tenth, but memory that waits
-    # while they are computed costs more: 10^6 rows of 33 took 0.63 ns a number with 16 KiB of
-    # copies, 0.42 with these.
+    # length (Zen 4).
+    FEW = 63
+    # Of columns at a time. More are faster in the cache by up to a tenth, but memory that waits while
+    # they are computed costs more: 10^6 rows of 33 took 0.63 ns a number with 16 KiB, 0.42 with this.
     COPY_BYTES = 2048
-    BATCH_BYTES = 4096
+    # Rows whose stages are interleaved.
+    STAGED_ROWS = 4
     # Rows that are not contiguous are copied together, as many as share cache lines along the other
     # axis, while they fit the cache.
     TILE_ROWS = 64
@@ -88,15 +86,112 @@ cdef inline void finish_row(
 
 cdef inline void write_numbers(
     const Operation *operation, const floating *x, const floating *e, floating *y, npy_intp n,
-    const Row *row, const Outcome *outcome, const Chunk *chunk
+    const Row *row, const Outcome *outcome, Sum ratio, double ratio_power
 ) noexcept nogil:
     """The results of a chunk of a row, from its logits x or its exponentials e."""
     if operation.numbers == SCALED_EXPONENTIALS:
-        scale_far(e, y, n, outcome.factor, chunk.ratio, chunk.ratio_power)
+        scale_far(e, y, n, outcome.factor, ratio, ratio_power)
     elif row.reduction.kind == TEMPERED:
         write_log_probabilities(x, y, n, row, outcome.log_sum, TEMPERED)
     else:
         write_log_probabilities(x, y, n, row, outcome.log_sum, UNSHIFTED)
+
+
+cdef inline bint begin_row(
+    const Operation *operation, const floating *x, floating *y, npy_intp n, char **operands,
+    Outcome *outcome, double *temperature
+) noexcept nogil:
+    """What its operands say of a row. False if they alone decide the results: these are written."""
+    cdef int64_t target
+    temperature[0] = 1.0
+    if operation.temperature:
+        temperature[0] = (<double *> operands[operation.temperature - 1])[0]
+    if operation.target:
+        target = (<int64_t *> operands[operation.target - 1])[0]
+        if target == (<int64_t *> operands[operation.target])[0]:
+            (<floating *> operands[operation.operands - 2 - operation.has_row_result])[0] = 0
+            if operation.numbers != NOTHING:
+                fill(y, n, 0)
+            return False
+        if 0 <= target < n:
+            outcome.target_logit = x[target]
+        else:
+            temperature[0] = NAN    # as everything else will be
+    if n > 0 and is_limit(temperature[0]):
+        (<void (*)(const floating *, floating *, Py_ssize_t, char **) noexcept nogil>
+            operation.limit)(x, y, n, operands)
+        return False
+    return True
+
+
+cdef inline void write_target(
+    const Operation *operation, floating *y, npy_intp n, char **operands, const Outcome *outcome
+) noexcept nogil:
+    """The target's number, where it has one of its own."""
+    cdef int64_t target
+    if operation.target and operation.numbers != NOTHING:
+        target = (<int64_t *> operands[operation.target - 1])[0]
+        if 0 <= target < n:
+            y[target] = <floating> outcome.target_result
+
+
+cdef void compute_short_rows(
+    const Operation *operation, const floating *x, npy_intp x_step, floating *y, npy_intp y_step,
+    npy_intp n, npy_intp rows, char **operands, const npy_intp *steps
+) noexcept nogil:
+    """At most STAGED_ROWS. They go from stage to stage together, so that a processor that looks
+    ahead a few hundred instructions computes one row's exponentials in the time that another waits
+    for its sum and its quotient."""
+    cdef floating e[FLOAT_CHUNK]
+    cdef npy_intp e_step = whole_lanes[floating](n, 0)
+    cdef char *row_operands[STAGED_ROWS][MAX_OPERANDS]
+    cdef Outcome outcomes[STAGED_ROWS]
+    cdef Row row[STAGED_ROWS]
+    cdef bint is_begun[STAGED_ROWS]
+    cdef bint is_finite[STAGED_ROWS]
+    cdef double temperature
+    cdef const floating *row_x
+    cdef floating *row_y
+    cdef npy_intp r
+    cdef int k
+    for r in range(rows):
+        row_x = at[floating](<char *> x, r * x_step, 0)
+        row_y = at[floating](<char *> y, r * y_step, 0)
+        for k in range(operation.operands - 1):
+            row_operands[r][k] = operands[k] + r * steps[k]
+        row[r].maximum = -INFINITY
+        is_begun[r] = begin_row(
+            operation, row_x, row_y, n, row_operands[r], outcomes + r, &temperature
+        )
+        is_finite[r] = is_begun[r] and n > 0 and temperature > 0 and exponentials(
+            row_x, e + r * e_step, row_y, n, temperature, operation.takes_logarithm, row + r
+        )
+    for r in range(rows):
+        if is_begun[r]:
+            finish_row[floating](
+                operation, row + r, is_finite[r], row_operands[r], outcomes + r, 0
+            )
+    if operation.numbers == NOTHING:
+        return
+    for r in range(rows):
+        row_x = at[floating](<char *> x, r * x_step, 0)
+        row_y = at[floating](<char *> y, r * y_step, 0)
+        if is_finite[r]:
+            write_numbers(
+                operation, row_x, e + r * e_step, row_y, n, row + r, outcomes + r, exactly(1), 0
+            )
+            write_target(operation, row_y, n, row_operands[r], outcomes + r)
+        elif is_begun[r]:
+            fill(row_y, n, NAN)
+
+
+cdef inline npy_intp chunk_length(floating type_tag) noexcept nogil:
+    return CHUNK_BYTES // <npy_intp> sizeof(floating)
+
+
+cdef inline npy_intp chunks_of(npy_intp n, floating type_tag) noexcept nogil:
+    """How many chunks a row has; 1 if it is computed without."""
+    return max(1, (n + chunk_length[floating](0) - 1) // chunk_length[floating](0))
 
 
 cdef void sweep_chunk(
@@ -107,7 +202,7 @@ cdef void sweep_chunk(
     cdef floating e[FLOAT_CHUNK]
     cdef bint are_needed = operation.numbers == SCALED_EXPONENTIALS
     chunk.is_finite = exponentials(
-        x, e, y if are_needed else NULL, n, temperature, &chunk.row
+        x, e, y if are_needed else NULL, n, temperature, operation.takes_logarithm, &chunk.row
     )
     if not chunk.is_finite:
         fill(e, n, 0)
@@ -117,38 +212,11 @@ cdef void sweep_chunk(
         memcpy(y, e, n * sizeof(floating))
 
 
-cdef void compute_short_row(
-    const Operation *operation, const floating *x, floating *y, npy_intp n, double temperature,
-    char **operands, Outcome *outcome
-) noexcept nogil:
-    cdef floating e[FLOAT_CHUNK]
-    cdef Chunk chunk
-    chunk.row.maximum = -INFINITY
-    chunk.ratio = exactly(1)
-    chunk.ratio_power = 0
-    chunk.is_finite = n > 0 and temperature > 0 and exponentials(
-        x, e, y, n, temperature, &chunk.row
-    )
-    finish_row[floating](operation, &chunk.row, chunk.is_finite, operands, outcome, 0)
-    if operation.numbers == NOTHING:
-        return
-    if chunk.is_finite:
-        write_numbers(operation, x, e, y, n, &chunk.row, outcome, &chunk)
-    else:
-        fill(y, n, NAN)
-
-
-cdef inline npy_intp chunks_of(npy_intp n, floating type_tag) noexcept nogil:
-    """How many chunks a row has; 1 if it is computed without."""
-    cdef npy_intp length = CHUNK_BYTES // <npy_intp> sizeof(floating)
-    return max(1, (n + length - 1) // length)
-
-
 cdef inline void sweep_chunks(
     const Operation *operation, const floating *x, floating *y, npy_intp n, double temperature,
     Chunk *chunks, npy_intp first, npy_intp last
 ) noexcept nogil:
-    cdef npy_intp length = CHUNK_BYTES // <npy_intp> sizeof(floating), c
+    cdef npy_intp length = chunk_length[floating](0), c
     for c in range(first, last):
         sweep_chunk(
             operation, x + c * length, y + c * length, min(length, n - c * length), temperature,
@@ -160,23 +228,27 @@ cdef inline void write_chunks(
     const Operation *operation, const floating *x, floating *y, npy_intp n, const Row *row,
     const Outcome *outcome, const Chunk *chunks, npy_intp first, npy_intp last
 ) noexcept nogil:
-    cdef npy_intp length = CHUNK_BYTES // <npy_intp> sizeof(floating), c
+    cdef npy_intp length = chunk_length[floating](0), c
     for c in range(first, last):
         write_numbers(
             operation, x + c * length, y + c * length, y + c * length, min(length, n - c * length),
-            row, outcome, chunks + c,
+            row, outcome, chunks[c].ratio, chunks[c].ratio_power,
         )
 
 
 cdef void compute_long_row(
-    const Operation *operation, const floating *x, floating *y, npy_intp n, double temperature,
-    char **operands, Outcome *outcome, Chunk *chunks, int threads
+    const Operation *operation, const floating *x, floating *y, npy_intp n, char **operands,
+    Chunk *chunks, int threads
 ) noexcept nogil:
     """In chunks, whose bounds depend on n alone: so a result does not depend on the threads."""
     cdef npy_intp count = chunks_of[floating](n, 0)
     cdef bint is_defined
-    cdef int t
+    cdef double temperature
+    cdef Outcome outcome
     cdef Row row
+    cdef int t
+    if not begin_row(operation, x, y, n, operands, &outcome, &temperature):
+        return
     if threads == 1:
         sweep_chunks(operation, x, y, n, temperature, chunks, 0, count)
     else:
@@ -186,68 +258,67 @@ cdef void compute_long_row(
                 count * (t + 1) // threads,
             )
     is_defined = temperature > 0 and combine_chunks[floating](chunks, count, temperature, &row, 0)
-    finish_row[floating](operation, &row, is_defined, operands, outcome, 0)
+    finish_row[floating](operation, &row, is_defined, operands, &outcome, 0)
     if operation.numbers == NOTHING:
         return
     if not is_defined:
         fill(y, n, NAN)
-    elif threads == 1:
-        write_chunks(operation, x, y, n, &row, outcome, chunks, 0, count)
+        return
+    if threads == 1:
+        write_chunks(operation, x, y, n, &row, &outcome, chunks, 0, count)
     else:
         for t in prange(threads, num_threads=threads, schedule="static", chunksize=1):
             write_chunks(
-                operation, x, y, n, &row, outcome, chunks, count * t // threads,
+                operation, x, y, n, &row, &outcome, chunks, count * t // threads,
                 count * (t + 1) // threads,
             )
+    write_target(operation, y, n, operands, &outcome)
 
 
-cdef void compute_row(
-    const Operation *operation, const floating *x, floating *y, npy_intp n, char **operands,
-    Chunk *chunks, int threads
+cdef void compute_rows(
+    const Operation *operation, const floating *x, npy_intp x_step, floating *y, npy_intp y_step,
+    npy_intp n, npy_intp rows, char **operands, const npy_intp *steps, Chunk *chunks, int threads
 ) noexcept nogil:
-    """One row of contiguous numbers."""
-    cdef Outcome outcome
-    cdef int64_t target = 0
-    cdef double temperature = 1.0
-    if operation.elementwise != NULL:
-        (<void (*)(const floating *, floating *, Py_ssize_t) noexcept nogil> operation.elementwise)(
-            x, y, n
-        )
-        return
-    if operation.temperature:
-        temperature = (<double *> operands[operation.temperature - 1])[0]
-    if operation.target:
-        target = (<int64_t *> operands[operation.target - 1])[0]
-        if target == (<int64_t *> operands[operation.target])[0]:
-            (<floating *> operands[operation.operands - 2 - operation.has_row_result])[0] = 0
-            if operation.numbers != NOTHING:
-                fill(y, n, 0)
-            return
-        if 0 <= target < n:
-            outcome.target_logit = x[target]
-        else:
-            temperature = NAN    # as everything else will be
-    if n > 0 and is_limit(temperature):
-        (<void (*)(const floating *, floating *, Py_ssize_t, char **) noexcept nogil>
-            operation.limit)(x, y, n, operands)
-        return
-    if chunks_of[floating](n, 0) == 1:
-        compute_short_row(operation, x, y, n, temperature, operands, &outcome)
+    """Rows of contiguous numbers."""
+    cdef char *row_operands[MAX_OPERANDS]
+    cdef const floating *row_x = x
+    cdef floating *row_y = y
+    cdef bint are_short = chunks_of[floating](n, 0) == 1
+    cdef npy_intp staged = STAGED_ROWS
+    cdef npy_intp r = 0
+    cdef int k
+    if are_short and operation.elementwise == NULL:
+        while staged > 1 and 2 * staged * whole_lanes[floating](n, 0) > chunk_length[floating](0):
+            staged = staged // 2
     else:
-        compute_long_row(operation, x, y, n, temperature, operands, &outcome, chunks, threads)
-    if operation.target and operation.numbers != NOTHING and temperature > 0:
-        y[target] = <floating> outcome.target_result
+        staged = 1
+    while r < rows:
+        row_x = at[floating](<char *> x, r * x_step, 0)
+        row_y = at[floating](<char *> y, r * y_step, 0)
+        for k in range(operation.operands - 1):
+            row_operands[k] = operands[k] + r * steps[k]
+        if operation.elementwise != NULL:
+            (<void (*)(const floating *, floating *, Py_ssize_t) noexcept nogil>
+                operation.elementwise)(row_x, row_y, n)
+        elif are_short:
+            compute_short_rows(
+                operation, row_x, x_step, row_y, y_step, n, min(staged, rows - r), row_operands,
+                steps,
+            )
+        else:
+            compute_long_row(operation, row_x, row_y, n, row_operands, chunks, threads)
+        r += staged
 
 
 cdef inline void call_batch(
     const Operation *operation, const floating *x, npy_intp x_step, floating *y, npy_intp y_step,
-    npy_intp n, npy_intp rows, char **operands, const npy_intp *steps, Layout layout
+    npy_intp n, npy_intp rows, char **operands, const npy_intp *steps
 ) noexcept nogil:
     (<void (*)(
         const floating *, Py_ssize_t, floating *, Py_ssize_t, Py_ssize_t, Py_ssize_t, char **,
-        const npy_intp *, Layout
+        const npy_intp *
     ) noexcept nogil> operation.batch)(
-        x, x_step, y, y_step, n, rows, operands, steps, layout
+        x, x_step, y, y_step, n, rows, operands, steps
     )
 
 
@@ -273,15 +344,15 @@ cdef inline npy_intp copied_rows(npy_intp n, npy_intp size) noexcept nogil:
     return max(1, min(TILE_ROWS, TILE_BYTES // (n * size)))
 
 
-cdef inline npy_intp rows_at_a_time(Path path, npy_intp n, npy_intp size) noexcept nogil:
+cdef inline npy_intp rows_at_a_time(
+    Path path, npy_intp n, npy_intp size, npy_intp rows
+) noexcept nogil:
     cdef npy_intp lanes = LANE_BYTES // size
-    if path == ROW_BATCH:
-        return max(1, min(MAX_BATCH, BATCH_BYTES // ((n + lanes - 1) // lanes * LANE_BYTES)))
     if path == DIRECT_COLUMNS:
         return MAX_BATCH
     if path == COPIED_COLUMNS:
         return max(lanes, min(MAX_BATCH, COPY_BYTES // LANE_BYTES // n * lanes))
-    return copied_rows(n, size) if path == COPIED_ROW else 1
+    return copied_rows(n, size) if path == COPIED_ROWS else rows
 
 
 cdef inline void copy_columns(
@@ -308,87 +379,88 @@ cdef inline void copy_columns(
         done += part
 
 
+cdef inline void over_copied_columns(
+    const Operation *operation, const Rows *all, const Span *span, npy_intp row, npy_intp rows,
+    char **operands, floating type_tag
+) noexcept nogil:
+    cdef floating tile[FLOAT_CHUNK]
+    cdef npy_intp width = whole_lanes[floating](rows, 0)
+    cdef int result = operation.operands - 1
+    cdef const npy_intp *strides = all.steps + operation.operands
+    if rows < width:
+        memset(tile, 0, all.n * width * sizeof(floating))
+    copy_columns(all, span, row, rows, tile, width, True, 0, strides[0], all.steps[0])
+    call_batch(
+        operation, tile, width, tile, width, all.n, rows, operands, all.steps + 1
+    )
+    if operation.has_row_result:
+        copy_columns(
+            all, span, row, rows, tile, width, False, result, strides[1], all.steps[result]
+        )
+
+
+cdef inline void over_copied_rows(
+    const Operation *operation, const Rows *all, const char *x, char *y, npy_intp rows,
+    char **operands, floating *copies, Chunk *chunks
+) noexcept nogil:
+    cdef const npy_intp *strides = all.steps + operation.operands
+    cdef npy_intp n = all.n, y_step = all.steps[operation.operands - 1], i, r
+    for i in range(n):
+        for r in range(rows):
+            copies[r * n + i] = at[floating](<char *> x, r * all.steps[0] + i * strides[0], 0)[0]
+    compute_rows(
+        operation, copies, n * sizeof(floating), copies, n * sizeof(floating), n, rows, operands,
+        all.steps + 1, chunks, 1,
+    )
+    if operation.has_row_result:
+        for i in range(n):
+            for r in range(rows):
+                at[floating](y, r * y_step + i * strides[1], 0)[0] = copies[r * n + i]
+
+
 cdef void over_range(
     const Operation *operation, const Rows *all, const Span *span, npy_intp first, npy_intp last,
     char *scratch, npy_intp copy_bytes, int threads, floating type_tag
 ) noexcept nogil:
     """Rows first to last of a span. `scratch` has room for copies, and behind them for chunks."""
-    cdef floating *copies = <floating *> scratch
     cdef Chunk *chunks = <Chunk *> (scratch + copy_bytes)
     cdef int result = operation.operands - 1
-    cdef npy_intp size = sizeof(floating), n = all.n
-    cdef npy_intp x_step = all.steps[0]
-    cdef npy_intp y_step = all.steps[result] if operation.has_row_result else 0
-    cdef npy_intp x_stride = all.steps[operation.operands]
-    cdef npy_intp y_stride = all.steps[operation.operands + 1] if operation.has_row_result else 0
-    cdef npy_intp limit = rows_at_a_time(span.path, n, size)
+    cdef npy_intp size = sizeof(floating)
+    cdef const npy_intp *strides = all.steps + operation.operands
+    cdef npy_intp y_stride = strides[1] if operation.has_row_result else 0
+    cdef npy_intp limit = rows_at_a_time(span.path, all.n, size, last - first)
     cdef char *operands[MAX_OPERANDS]
-    cdef floating tile[FLOAT_CHUNK]
     cdef char *x
-    cdef char *y
-    cdef npy_intp row = first, rows, r, i, width, group, place
+    cdef char *y = NULL
+    cdef npy_intp row = first, rows, group, place
     cdef int k
     while row < last:
         group = row // span.rows
         place = span.first + row % span.rows
         rows = min(limit, last - row)
-        x = all.args[0] + group * all.x_group_step + place * x_step
-        y = NULL
+        if span.path != COPIED_COLUMNS:    # which may be of several groups
+            rows = min(rows, span.first + span.rows - place)
+        x = all.args[0] + group * all.x_group_step + place * all.steps[0]
         if operation.has_row_result:
-            y = all.args[result] + group * all.y_group_step + place * y_step
+            y = all.args[result] + group * all.y_group_step + place * all.steps[result]
         for k in range(1, operation.operands):
             operands[k - 1] = all.args[k] + (group * all.in_group + place) * all.steps[k]
-        if span.path == COPIED_COLUMNS:
-            width = whole_lanes[floating](rows, 0)
-            if rows < width:
-                memset(tile, 0, n * width * size)
-            copy_columns(all, span, row, rows, tile, width, True, 0, x_stride, x_step)
-            call_batch(
-                operation, tile, width, tile, width, n, rows, operands, all.steps + 1, COLUMNS
-            )
-            if y != NULL:
-                copy_columns(all, span, row, rows, tile, width, False, result, y_stride, y_step)
-            row += rows
-            continue
-        rows = min(rows, span.first + span.rows - place)
-        if span.path == ROW:
-            compute_row(operation, <floating *> x, <floating *> y, n, operands, chunks, threads)
-        elif span.path == ROW_BATCH and n * size < LANE_BYTES:
-            width = LANE_BYTES // size
-            for r in range(rows):
-                for i in range(width):    # exponentials of -inf are 0
-                    tile[r * width + i] = -INFINITY
-                memcpy(tile + r * width, x + r * x_step, n * size)
-            call_batch(
-                operation, tile, width, tile, width, width, rows, operands, all.steps + 1, ROWS
-            )
-            if y != NULL:
-                for r in range(rows):
-                    memcpy(y + r * y_step, tile + r * width, n * size)
-        elif span.path == ROW_BATCH:
-            call_batch(
-                operation, <floating *> x, x_step // size, <floating *> y, y_step // size, n, rows,
-                operands, all.steps + 1, ROWS,
+        if span.path == DIRECT_ROWS:
+            compute_rows(
+                operation, <floating *> x, all.steps[0], <floating *> y, all.steps[result], all.n,
+                rows, operands, all.steps + 1, chunks, threads,
             )
         elif span.path == DIRECT_COLUMNS:
             call_batch(
-                operation, <floating *> x, x_stride // size, <floating *> y, y_stride // size,
-                n, rows, operands, all.steps + 1, COLUMNS,
+                operation, <floating *> x, strides[0] // size, <floating *> y, y_stride // size,
+                all.n, rows, operands, all.steps + 1,
             )
+        elif span.path == COPIED_COLUMNS:
+            over_copied_columns[floating](operation, all, span, row, rows, operands, 0)
         else:
-            for i in range(n):
-                for r in range(rows):
-                    copies[r * n + i] = at[floating](x, r * x_step + i * x_stride, 0)[0]
-            for r in range(rows):
-                for k in range(1, operation.operands):
-                    operands[k - 1] = all.args[k] + (
-                        group * all.in_group + place + r
-                    ) * all.steps[k]
-                compute_row(operation, copies + r * n, copies + r * n, n, operands, chunks, 1)
-            if y != NULL:
-                for i in range(n):
-                    for r in range(rows):
-                        at[floating](y, r * y_step + i * y_stride, 0)[0] = copies[r * n + i]
+            over_copied_rows[floating](
+                operation, all, x, y, rows, operands, <floating *> scratch, chunks
+            )
         row += rows
 
 
@@ -437,9 +509,7 @@ cdef inline Path path_for(
     is_single = all.groups * all.in_group == 1
     if in_batches and n <= FEW and not (are_contiguous and is_single):
         return COPIED_COLUMNS
-    if are_contiguous:
-        return ROW_BATCH if in_batches and n <= SHORT else ROW
-    return COPIED_ROW
+    return DIRECT_ROWS if are_contiguous else COPIED_ROWS
 
 
 cdef void over_span(
@@ -455,12 +525,12 @@ cdef void over_span(
     cdef npy_intp chunks = chunks_of[floating](all.n, 0)
     cdef char *scratch = NULL
     global csoftmax_out_of_memory
-    if span.path == ROW and rows < 8 * worth and rows % worth and chunks >= 4 * worth:
+    if span.path == DIRECT_ROWS and rows < 8 * worth and rows % worth and chunks >= 4 * worth:
         inside = worth
         threads = 1
-    if span.path == COPIED_ROW:
+    if span.path == COPIED_ROWS:
         copy_bytes = (copied_rows(all.n, size) * all.n * size + 63) // 64 * 64
-    if span.path == ROW or span.path == COPIED_ROW:
+    if span.path == DIRECT_ROWS or span.path == COPIED_ROWS:
         bytes = copy_bytes + (chunks * sizeof(Chunk) if chunks > 1 else 0)
     if bytes:
         scratch = <char *> malloc(threads * bytes)
@@ -493,7 +563,7 @@ cdef void over_rows(
     span.first = span.rows
     span.rows = all.in_group - span.first
     if span.rows > 0:
-        span.path = COPIED_COLUMNS if all.n <= FEW else COPIED_ROW
+        span.path = COPIED_COLUMNS if all.n <= FEW else COPIED_ROWS
         over_span[floating](operation, all, &span, 0)
 
 

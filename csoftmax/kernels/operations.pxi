@@ -8,7 +8,7 @@ A function consists of
 
 - `_outcome`: from the sums of one row, its single results, and what its numbers are made of: a
   factor of the exponentials, or the logarithm of their sum;
-- `_batch`: the same, and the numbers too, for a batch of short rows;
+- `_batch`: the same, and the numbers too, for a batch of rows side by side;
 - `_limit`: all of it for one row at temperature 0 or infinity.
 """
 
@@ -64,39 +64,6 @@ cdef inline bint find_choice(
 
 cdef inline bint is_chosen(floating x, Py_ssize_t i, const Choice *choice) noexcept nogil:
     return i == choice.first_maximum if choice.is_first_maximum else x > -INFINITY
-
-
-cdef inline void exponentials_of_batch(
-    const floating *x, Py_ssize_t x_step, floating *e, Py_ssize_t e_step, const floating *y,
-    Py_ssize_t y_step, Py_ssize_t n, const char *temperatures, Py_ssize_t temperature_step,
-    Batch *batch, bint keep, Layout layout
-) noexcept nogil:
-    if layout == ROWS:
-        exponentials_of_rows(
-            x, x_step, e, e_step, y, y_step, n, temperatures, temperature_step, batch
-        )
-    else:
-        exponentials_of_columns(
-            x, x_step, e, e_step, n, temperatures, temperature_step, batch, keep
-        )
-
-
-cdef inline void sums_of_batch(
-    const floating *x, Py_ssize_t x_step, const floating *y, Py_ssize_t y_step, Py_ssize_t n,
-    const char *temperatures, Py_ssize_t temperature_step, Batch *batch, Layout layout
-) noexcept nogil:
-    """The sums alone."""
-    cdef floating e[FLOAT_CHUNK]
-    cdef Py_ssize_t e_step = whole_lanes[floating](n, 0) if layout == ROWS else 0
-    exponentials_of_batch(
-        x, x_step, e, e_step, y, y_step, n, temperatures, temperature_step, batch, False, layout
-    )
-
-
-cdef inline Py_ssize_t position(
-    Py_ssize_t r, int64_t target, Py_ssize_t step, Layout layout
-) noexcept nogil:
-    return r * step + target if layout == ROWS else target * step + r
 
 
 # softmax: y = softmax(x / temperature); operands: temperature
@@ -175,77 +142,48 @@ cdef void softmax_outcome(
     outcome.factor = reciprocal(sum_of_row(row))
 
 
-cdef inline void scale_batch(
-    const floating *e, Py_ssize_t e_step, floating *y, Py_ssize_t y_step, Py_ssize_t n,
-    Py_ssize_t rows, const double *factor_hi, const double *factor_lo, Layout layout
+cdef inline void scale_columns(
+    floating *e, Py_ssize_t step, Py_ssize_t n, Py_ssize_t rows, const double *factor_hi,
+    const double *factor_lo
 ) noexcept nogil:
-    """As scale, row by row. In COLUMNS, y is e."""
+    """As scale, in place."""
     cdef Py_ssize_t LANES = LANE_BYTES // <Py_ssize_t> sizeof(floating)
     cdef floating hi[MAX_BATCH]
     cdef floating lo[MAX_BATCH]
     cdef floating value
     cdef Py_ssize_t i, r, k, block
-    cdef Sum factor
-    if layout == COLUMNS:
+    for r in range(rows):
+        hi[r] = <floating> factor_hi[r]
+        lo[r] = <floating> (factor_hi[r] - hi[r] if floating is float else factor_lo[r])
+    for i in range(n):
         for block in range(rows // LANES):
             r = block * LANES
             for k in range(LANES):
-                hi[r + k] = <floating> factor_hi[r + k]
-                if floating is float:
-                    lo[r + k] = factor_hi[r + k] - hi[r + k]
-                else:
-                    lo[r + k] = factor_lo[r + k]
-        for i in range(n):
-            for block in range(rows // LANES):
-                r = block * LANES
-                for k in range(LANES):
-                    value = y[i * y_step + r + k]
-                    y[i * y_step + r + k] = multiply_add(value, hi[r + k], value * lo[r + k])
-    else:
-        for r in range(rows):
-            factor.hi = factor_hi[r]
-            factor.lo = factor_lo[r]
-            scale(e + r * e_step, y + r * y_step, n, factor)
-
-
-cdef inline void softmax_of_batch(
-    const floating *x, Py_ssize_t x_step, floating *y, Py_ssize_t y_step, Py_ssize_t n,
-    Py_ssize_t rows, char **operands, const npy_intp *steps, Layout layout
-) noexcept nogil:
-    cdef floating buffer[FLOAT_CHUNK]
-    cdef floating *e = y
-    cdef Py_ssize_t e_step = whole_lanes[floating](n, 0) if layout == ROWS else y_step
-    cdef double factor_hi[MAX_BATCH]
-    cdef double factor_lo[MAX_BATCH]
-    cdef Batch batch
-    cdef Row row
-    cdef Sum factor
-    cdef Py_ssize_t r
-    if layout == ROWS:
-        e = buffer
-    start_batch[floating](&batch, rows, 0)
-    exponentials_of_batch(
-        x, x_step, e, e_step, y, y_step, n, operands[0], steps[0], &batch, True, layout
-    )
-    for r in range(batch.padded):
-        row = row_of(&batch, r)
-        factor = reciprocal(sum_of_row(&row))
-        factor_hi[r] = factor.hi if is_finite(row.maximum) else NAN
-        factor_lo[r] = factor.lo
-    scale_batch(
-        e, e_step, y, y_step, n, batch.padded if layout == COLUMNS else rows, factor_hi, factor_lo,
-        layout,
-    )
+                value = e[r + k]
+                e[r + k] = multiply_add(value, hi[r + k], value * lo[r + k])
+        e += step
 
 
 cdef void softmax_batch(
     const floating *x, Py_ssize_t x_step, floating *y, Py_ssize_t y_step, Py_ssize_t n,
-    Py_ssize_t rows, char **operands, const npy_intp *steps, Layout layout
+    Py_ssize_t rows, char **operands, const npy_intp *steps
 ) noexcept nogil:
-    if layout == ROWS:
-        softmax_of_batch(x, x_step, y, y_step, n, rows, operands, steps, ROWS)
-    else:
-        softmax_of_batch(x, x_step, y, y_step, n, rows, operands, steps, COLUMNS)
+    cdef double factor_hi[MAX_BATCH]
+    cdef double factor_lo[MAX_BATCH]
+    cdef Batch batch
+    cdef Sum total, factor
+    cdef Py_ssize_t r
+    start_batch[floating](&batch, rows, 0)
+    exponentials_of_columns(
+        x, x_step, y, y_step, n, operands[0], steps[0], &batch, True, False
+    )
+    for r in range(batch.padded):
+        total.hi = batch.others_hi[r]
+        total.lo = batch.others_lo[r]
+        factor = reciprocal(total)
+        factor_hi[r] = factor.hi if is_finite(batch.maximum[r]) else NAN
+        factor_lo[r] = factor.lo
+    scale_columns(y, y_step, n, batch.padded, factor_hi, factor_lo)
 
 
 # log_softmax: y = log(softmax(x / temperature)); operands: temperature
@@ -298,17 +236,29 @@ cdef void log_softmax_limit(
 cdef void log_softmax_outcome(
     const Row *row, bint is_defined, char **operands, Outcome *outcome, floating type_tag
 ) noexcept nogil:
-    cdef Sum log_sum = log_sum_of_row(row)
+    cdef Sum log_sum = log_sum_of_row[floating](row, 0)
     outcome.log_sum = log_sum.hi + log_sum.lo
 
 
-cdef inline void log_sums_of_batch(const Batch *batch, double *log_sums) noexcept nogil:
+cdef inline void sums_of_columns(
+    const floating *x, Py_ssize_t x_step, Py_ssize_t n, const char *temperatures,
+    Py_ssize_t temperature_step, Batch *batch
+) noexcept nogil:
+    cdef floating unused[FLOAT_LANES]
+    exponentials_of_columns(
+        x, x_step, unused, 0, n, temperatures, temperature_step, batch, False, True
+    )
+
+
+cdef inline void log_sums_of_batch(
+    const Batch *batch, double *log_sums, floating type_tag
+) noexcept nogil:
     cdef Py_ssize_t r
     cdef Row row
     cdef Sum log_sum
     for r in range(batch.padded):
         row = row_of(batch, r)
-        log_sum = log_sum_of_row(&row)
+        log_sum = log_sum_of_row[floating](&row, 0)
         log_sums[r] = log_sum.hi + log_sum.lo if is_finite(row.maximum) else NAN
 
 
@@ -339,47 +289,19 @@ cdef inline void write_columns_of_log_probabilities(
         y += y_step
 
 
-cdef inline void log_softmax_of_batch(
+cdef void log_softmax_batch(
     const floating *x, Py_ssize_t x_step, floating *y, Py_ssize_t y_step, Py_ssize_t n,
-    Py_ssize_t rows, char **operands, const npy_intp *steps, Layout layout
+    Py_ssize_t rows, char **operands, const npy_intp *steps
 ) noexcept nogil:
     cdef double log_sums[MAX_BATCH]
     cdef Batch batch
-    cdef Row row
-    cdef Py_ssize_t r
     start_batch[floating](&batch, rows, 0)
-    sums_of_batch(x, x_step, y, y_step, n, operands[0], steps[0], &batch, layout)
-    log_sums_of_batch(&batch, log_sums)
-    if layout == COLUMNS:
-        if batch.kind == TEMPERED:
-            write_columns_of_log_probabilities(
-                x, x_step, y, y_step, n, &batch, log_sums, TEMPERED
-            )
-        else:
-            write_columns_of_log_probabilities(
-                x, x_step, y, y_step, n, &batch, log_sums, UNSHIFTED
-            )
-        return
-    for r in range(rows):
-        row = row_of(&batch, r)
-        if batch.kind == TEMPERED:
-            write_log_probabilities(
-                x + r * x_step, y + r * y_step, n, &row, log_sums[r], TEMPERED
-            )
-        else:
-            write_log_probabilities(
-                x + r * x_step, y + r * y_step, n, &row, log_sums[r], UNSHIFTED
-            )
-
-
-cdef void log_softmax_batch(
-    const floating *x, Py_ssize_t x_step, floating *y, Py_ssize_t y_step, Py_ssize_t n,
-    Py_ssize_t rows, char **operands, const npy_intp *steps, Layout layout
-) noexcept nogil:
-    if layout == ROWS:
-        log_softmax_of_batch(x, x_step, y, y_step, n, rows, operands, steps, ROWS)
+    sums_of_columns(x, x_step, n, operands[0], steps[0], &batch)
+    log_sums_of_batch[floating](&batch, log_sums, 0)
+    if batch.kind == TEMPERED:
+        write_columns_of_log_probabilities(x, x_step, y, y_step, n, &batch, log_sums, TEMPERED)
     else:
-        log_softmax_of_batch(x, x_step, y, y_step, n, rows, operands, steps, COLUMNS)
+        write_columns_of_log_probabilities(x, x_step, y, y_step, n, &batch, log_sums, UNSHIFTED)
 
 
 # logsumexp; operands: the result
@@ -390,13 +312,13 @@ cdef void logsumexp_outcome(
     """Where the maximum is not finite, it is the result: of an empty row too."""
     cdef Sum log_sum = exactly(row.maximum)
     if is_defined:
-        log_sum = plus(log_sum, log_sum_of_row(row))
+        log_sum = plus(log_sum, log_sum_of_row[floating](row, 0))
     (<floating *> operands[0])[0] = <floating> (log_sum.hi + log_sum.lo)
 
 
-cdef inline void logsumexp_of_batch(
+cdef void logsumexp_batch(
     const floating *x, Py_ssize_t x_step, floating *y, Py_ssize_t y_step, Py_ssize_t n,
-    Py_ssize_t rows, char **operands, const npy_intp *steps, Layout layout
+    Py_ssize_t rows, char **operands, const npy_intp *steps
 ) noexcept nogil:
     cdef double one = 1.0
     cdef double results[MAX_BATCH]
@@ -405,31 +327,19 @@ cdef inline void logsumexp_of_batch(
     cdef Sum log_sum
     cdef Py_ssize_t r
     start_batch[floating](&batch, rows, 0)
-    sums_of_batch(x, x_step, <floating *> NULL, 0, n, <const char *> &one, 0, &batch, layout)
+    sums_of_columns(x, x_step, n, <const char *> &one, 0, &batch)
     for r in range(batch.padded):
         row = row_of(&batch, r)
-        log_sum = log_sum_of_row(&row)
+        log_sum = log_sum_of_row[floating](&row, 0)
         log_sum = plus(exactly(row.maximum), log_sum)
         results[r] = log_sum.hi + log_sum.lo
     for r in range(rows):
         if is_finite(batch.maximum[r]):
             (<floating *> (operands[0] + r * steps[0]))[0] = results[r]
-        elif has_nan(
-            x + position(r, 0, x_step, layout), 1 if layout == ROWS else x_step, n
-        ):
+        elif has_nan(x + r, x_step, n):
             (<floating *> (operands[0] + r * steps[0]))[0] = NAN
         else:
             (<floating *> (operands[0] + r * steps[0]))[0] = batch.maximum[r]
-
-
-cdef void logsumexp_batch(
-    const floating *x, Py_ssize_t x_step, floating *y, Py_ssize_t y_step, Py_ssize_t n,
-    Py_ssize_t rows, char **operands, const npy_intp *steps, Layout layout
-) noexcept nogil:
-    if layout == ROWS:
-        logsumexp_of_batch(x, x_step, y, y_step, n, rows, operands, steps, ROWS)
-    else:
-        logsumexp_of_batch(x, x_step, y, y_step, n, rows, operands, steps, COLUMNS)
 
 
 # cross_entropy; operands: target, ignore_index, temperature, the loss
@@ -461,7 +371,7 @@ cdef inline floating loss_of_row(
     cdef Sum log_sum
     if not is_defined:
         return NAN
-    log_sum = log_sum_of_row(row)
+    log_sum = log_sum_of_row[floating](row, 0)
     return 0 - log_probability(
         <floating> outcome.target_logit, row, log_sum.hi + log_sum.lo, row.reduction.kind
     )
@@ -492,7 +402,7 @@ cdef inline void losses_of_batch(
     cdef double log_sums[MAX_BATCH]
     cdef Py_ssize_t r
     cdef int64_t target
-    log_sums_of_batch(batch, log_sums)
+    log_sums_of_batch[floating](batch, log_sums, 0)
     if batch.kind == TEMPERED:
         losses_of_kind(target_logits, batch, log_sums, losses, TEMPERED)
     else:
@@ -507,39 +417,29 @@ cdef inline void losses_of_batch(
 
 cdef inline void gather_targets(
     const floating *x, Py_ssize_t x_step, Py_ssize_t n, char **operands, const npy_intp *steps,
-    Py_ssize_t rows, floating *of_targets, Layout layout
+    Py_ssize_t rows, floating *of_targets
 ) noexcept nogil:
     cdef Py_ssize_t r
     cdef int64_t target
     for r in range(rows):
         target = (<int64_t *> (operands[0] + r * steps[0]))[0]
-        of_targets[r] = x[position(r, target, x_step, layout)] if 0 <= target < n else 0
+        of_targets[r] = x[target * x_step + r] if 0 <= target < n else 0
 
 
-cdef inline void cross_entropy_of_batch(
+cdef void cross_entropy_batch(
     const floating *x, Py_ssize_t x_step, floating *y, Py_ssize_t y_step, Py_ssize_t n,
-    Py_ssize_t rows, char **operands, const npy_intp *steps, Layout layout
+    Py_ssize_t rows, char **operands, const npy_intp *steps
 ) noexcept nogil:
     cdef floating target_logits[MAX_BATCH]
     cdef double losses[MAX_BATCH]
     cdef Batch batch
     cdef Py_ssize_t r
     start_batch[floating](&batch, rows, 0)
-    gather_targets(x, x_step, n, operands, steps, rows, target_logits, layout)
-    sums_of_batch(x, x_step, <floating *> NULL, 0, n, operands[2], steps[2], &batch, layout)
+    gather_targets(x, x_step, n, operands, steps, rows, target_logits)
+    sums_of_columns(x, x_step, n, operands[2], steps[2], &batch)
     losses_of_batch(target_logits, n, operands, steps, &batch, losses)
     for r in range(rows):
         (<floating *> (operands[3] + r * steps[3]))[0] = losses[r]
-
-
-cdef void cross_entropy_batch(
-    const floating *x, Py_ssize_t x_step, floating *y, Py_ssize_t y_step, Py_ssize_t n,
-    Py_ssize_t rows, char **operands, const npy_intp *steps, Layout layout
-) noexcept nogil:
-    if layout == ROWS:
-        cross_entropy_of_batch(x, x_step, y, y_step, n, rows, operands, steps, ROWS)
-    else:
-        cross_entropy_of_batch(x, x_step, y, y_step, n, rows, operands, steps, COLUMNS)
 
 
 # cross_entropy_value_and_grad; operands: target, ignore_index, temperature, weight, the loss.
@@ -608,13 +508,10 @@ cdef void cross_entropy_value_and_grad_outcome(
     )
 
 
-cdef inline void cross_entropy_value_and_grad_of_batch(
+cdef void cross_entropy_value_and_grad_batch(
     const floating *x, Py_ssize_t x_step, floating *y, Py_ssize_t y_step, Py_ssize_t n,
-    Py_ssize_t rows, char **operands, const npy_intp *steps, Layout layout
+    Py_ssize_t rows, char **operands, const npy_intp *steps
 ) noexcept nogil:
-    cdef floating buffer[FLOAT_CHUNK]
-    cdef floating *e = y
-    cdef Py_ssize_t e_step = whole_lanes[floating](n, 0) if layout == ROWS else y_step
     cdef floating target_logits[MAX_BATCH]
     cdef floating target_exponentials[MAX_BATCH]
     cdef double losses[MAX_BATCH]
@@ -630,14 +527,12 @@ cdef inline void cross_entropy_value_and_grad_of_batch(
     cdef int64_t target
     cdef Batch batch
     cdef Row row
-    if layout == ROWS:
-        e = buffer
     start_batch[floating](&batch, rows, 0)
-    gather_targets(x, x_step, n, operands, steps, rows, target_logits, layout)
-    exponentials_of_batch(
-        x, x_step, e, e_step, y, y_step, n, operands[2], steps[2], &batch, True, layout
+    gather_targets(x, x_step, n, operands, steps, rows, target_logits)
+    exponentials_of_columns(
+        x, x_step, y, y_step, n, operands[2], steps[2], &batch, True, True
     )
-    gather_targets(e, e_step, n, operands, steps, rows, target_exponentials, layout)
+    gather_targets(y, y_step, n, operands, steps, rows, target_exponentials)
     losses_of_batch(target_logits, n, operands, steps, &batch, losses)
     for r in range(batch.padded):
         temperature = (<double *> (operands[2] + min(r, rows - 1) * steps[2]))[0]
@@ -652,37 +547,22 @@ cdef inline void cross_entropy_value_and_grad_of_batch(
         inverse_lo[r] = inverse.lo
         scale_hi[r] = scale_of_loss.hi
         scale_lo[r] = scale_of_loss.lo
-    scale_batch(
-        e, e_step, y, y_step, n, batch.padded if layout == COLUMNS else rows, factor_hi, factor_lo,
-        layout,
-    )
+    scale_columns(y, y_step, n, batch.padded, factor_hi, factor_lo)
     for r in range(rows):
         (<floating *> (operands[4] + r * steps[4]))[0] = losses[r]
         target = (<int64_t *> (operands[0] + r * steps[0]))[0]
         if target == (<int64_t *> (operands[1] + r * steps[1]))[0]:
             for i in range(n):
-                y[position(r, i, y_step, layout)] = 0
+                y[i * y_step + r] = 0
         elif losses[r] == losses[r]:
             row = row_of(&batch, r)
             inverse.hi = inverse_hi[r]
             inverse.lo = inverse_lo[r]
             scale_of_loss.hi = scale_hi[r]
             scale_of_loss.lo = scale_lo[r]
-            y[position(r, target, y_step, layout)] = grad_of_target(
+            y[target * y_step + r] = grad_of_target(
                 &row, target_logits[r], target_exponentials[r], inverse, scale_of_loss
             )
-
-
-cdef void cross_entropy_value_and_grad_batch(
-    const floating *x, Py_ssize_t x_step, floating *y, Py_ssize_t y_step, Py_ssize_t n,
-    Py_ssize_t rows, char **operands, const npy_intp *steps, Layout layout
-) noexcept nogil:
-    if layout == ROWS:
-        cross_entropy_value_and_grad_of_batch(x, x_step, y, y_step, n, rows, operands, steps, ROWS)
-    else:
-        cross_entropy_value_and_grad_of_batch(
-            x, x_step, y, y_step, n, rows, operands, steps, COLUMNS
-        )
 
 
 # The arithmetic by itself, for the tests that measure it: exp(x) for x <= 0, and log(1 + x).

@@ -12,7 +12,7 @@ from libc.math cimport INFINITY, NAN, fabs, rint
 from libc.string cimport memcpy
 
 from csoftmax.kernels.arithmetic cimport (
-    LN2_HI_DOUBLE, LN2_LO_DOUBLE, LOG2_E, SHIFTED, TEMPERED, UNSHIFTED, Kind, Reduction, Sum,
+    LN2, LN2_HI_DOUBLE, LN2_LO_DOUBLE, LOG2_E, SHIFTED, TEMPERED, UNSHIFTED, Kind, Reduction, Sum,
     exact_fma, exactly, exp_sum, exponential, largest_unshifted, log_1p, plus, power_of_two,
     reduction, times, two_sum,
 )
@@ -25,38 +25,95 @@ cdef extern from * nogil:
     #define csoftmax_prefetch_to_write(address) ((void)(address))
     #endif
 
-    #define SMALL_FLOAT_SUM 0x1p-20
-    #define SMALL_DOUBLE_SUM 0x1p-45
+    #include <float.h>
+    #include <stdint.h>
+    #include <string.h>
+
+    /* The maximum and the sum of 16 lanes, as trees that bring the upper half to the lower. GCC
+       unrolls loops as short as these before it makes vectors, and leaves single numbers, which
+       cost a row as much as 50 exponentials. */
+    #if defined(__has_builtin)
+    #if __has_builtin(__builtin_shufflevector) && __has_builtin(__builtin_convertvector)
+    #define CSOFTMAX_VECTORS 1
+    #endif
+    #endif
+
+    #ifdef CSOFTMAX_VECTORS
+    typedef float csoftmax_float8 __attribute__((vector_size(32)));
+    typedef float csoftmax_float4 __attribute__((vector_size(16)));
+    typedef int32_t csoftmax_int8 __attribute__((vector_size(32)));
+    typedef int32_t csoftmax_int4 __attribute__((vector_size(16)));
+    typedef double csoftmax_double8 __attribute__((vector_size(64)));
+    typedef double csoftmax_double4 __attribute__((vector_size(32)));
+
+    static inline float csoftmax_max_of_lanes(const float *lanes)
+    {
+        csoftmax_float8 low, high;
+        csoftmax_float4 a, b;
+        csoftmax_int8 is_larger;
+        float x, y;
+        memcpy(&low, lanes, sizeof(low));
+        memcpy(&high, lanes + 8, sizeof(high));
+        is_larger = high > low;
+        low = (csoftmax_float8)((is_larger & (csoftmax_int8)high) | (~is_larger & (csoftmax_int8)low));
+        a = __builtin_shufflevector(low, low, 0, 1, 2, 3);
+        b = __builtin_shufflevector(low, low, 4, 5, 6, 7);
+        {
+            csoftmax_int4 m = b > a;
+            a = (csoftmax_float4)((m & (csoftmax_int4)b) | (~m & (csoftmax_int4)a));
+        }
+        x = a[2] > a[0] ? a[2] : a[0];
+        y = a[3] > a[1] ? a[3] : a[1];
+        return y > x ? y : x;
+    }
+
+    static inline double csoftmax_sum_of_lanes(const float *total, const float *lost, double start)
+    {
+        csoftmax_float4 t[4], l[4];
+        csoftmax_double4 sum;
+        memcpy(t, total, sizeof(t));
+        memcpy(l, lost, sizeof(l));
+        l[0] = (l[0] + l[2]) + (l[1] + l[3]);
+        sum = (__builtin_convertvector(t[0], csoftmax_double4)
+               + __builtin_convertvector(t[2], csoftmax_double4))
+            + (__builtin_convertvector(t[1], csoftmax_double4)
+               + __builtin_convertvector(t[3], csoftmax_double4));
+        sum -= 4 * start;
+        sum += __builtin_convertvector(l[0], csoftmax_double4);
+        return (sum[0] + sum[2]) + (sum[1] + sum[3]);
+    }
+    #endif
+
+    #define LARGEST_IN_SUM 3.1    /* log(START_OF_SUM) - log(2) / 2, at least */
     """
     void csoftmax_prefetch_to_write(const void *address)
-    const double SMALL_FLOAT_SUM, SMALL_DOUBLE_SUM
+    float csoftmax_max_of_lanes(const float *)
+    double csoftmax_sum_of_lanes(const float *, const float *, double)
+    const double LARGEST_IN_SUM, FLOAT_ULP "FLT_EPSILON", DOUBLE_ULP "DBL_EPSILON"
 
 
 cdef enum:
     LANE_BYTES = 64
     FLOAT_LANES = 16      # LANE_BYTES of float; double has half as many
-    GROUPS = 8            # exponentials of a lane that exp_of_eight adds up in their own type
     CHUNK_BYTES = 16384   # of exponentials in a local buffer: half of a small L1 cache
     FLOAT_CHUNK = 4096
-    # Where the sum is less than so many times its largest term, the rounding of eight such terms
-    # that were added in their own type would show.
-    DOMINATED = 16
+    START_OF_SUM = 32     # of a lane's exponentials, more than each of them: see add
 
 
 cdef struct LaneSums:
-    # Per lane: the sum of the exponentials, and what its rounding lost (double only).
-    double total[FLOAT_LANES]
-    double lost[FLOAT_LANES]
+    # Unevaluated sums, one per lane.
+    double hi[FLOAT_LANES]
+    double lo[FLOAT_LANES]
 
 
 cdef struct Row:
-    # After a sweep. The maximum is apart: maximum_count terms of it are not in `others`.
+    # After a sweep.
     Reduction reduction
     double maximum
-    double maximum_count
+    double maximum_count   # terms of it that are not in `others`; 0 unless it was set apart
     Sum others             # the sum of the other exponentials, in units of 2^N
-    double unit            # exp(maximum / T) = unit exp(maximum_residue) in units of 2^N,
-    double maximum_residue # where unit is 1 unless N was guessed
+    double maximum_power   # exp(maximum / T) = 2^maximum_power exp(maximum_residue) in units of
+    double maximum_residue # 2^N, where maximum_power is 0 unless N was guessed
 
 
 cdef inline floating larger(floating a, floating b) noexcept nogil:
@@ -73,7 +130,7 @@ cdef inline void halve_maxima(floating *lanes, Py_ssize_t half) noexcept nogil:
 cdef inline floating max_of_lanes(floating *lanes) noexcept nogil:
     """A tree with constant lengths: a loop over the lanes would cost as much as 100 numbers."""
     if floating is float:
-        halve_maxima(lanes, 8)
+        return csoftmax_max_of_lanes(lanes)
     halve_maxima(lanes, 4)
     halve_maxima(lanes, 2)
     return larger(lanes[1], lanes[0])
@@ -111,42 +168,28 @@ cdef inline floating row_max(const floating *x, Py_ssize_t n) noexcept nogil:
     return max_of_lanes(lanes)
 
 
-cdef inline void add(double *total, double *lost, floating term) noexcept nogil:
-    """To a lane's sum."""
-    cdef Sum sum
-    if floating is float:
-        total[0] += term
-    else:
-        sum = two_sum(total[0], term)
-        total[0] = sum.hi
-        lost[0] += sum.lo
+cdef inline void add(floating *total, floating *lost, floating term) noexcept nogil:
+    """To a lane's sum, which has its rounding errors beside it.
 
-
-cdef inline void add_four(
-    double *total, double *lost, floating a, floating b, floating c, floating d
-) noexcept nogil:
-    """As four times add, but the chain from one sum to the next is a quarter as long."""
-    cdef Sum first, second, sum
-    if floating is float:
-        total[0] += (<double> a + b) + (<double> c + d)
-    else:
-        first = two_sum(a, b)
-        second = two_sum(c, d)
-        sum = two_sum(first.hi, second.hi)
-        lost[0] += first.lo + second.lo + sum.lo
-        sum = two_sum(total[0], sum.hi)
-        total[0] = sum.hi
-        lost[0] += sum.lo
+    Dekker's Fast2Sum: the error is exact where `term` is not larger than `total`. So totals begin
+    with START_OF_SUM. Four operations, in the type of the terms: sums of floats in double would
+    take as many, two of them conversions, for half as many lanes each.
+    """
+    cdef floating sum = total[0] + term
+    lost[0] += term - (sum - total[0])
+    total[0] = sum
 
 
 cdef inline void halve_sums(LaneSums *sums, Py_ssize_t half, floating type_tag) noexcept nogil:
     cdef Py_ssize_t k
+    cdef Sum sum
     for k in range(half):
         if floating is float:
-            sums.total[k] += sums.total[k + half]
+            sums.hi[k] += sums.hi[k + half]
         else:
-            add(sums.total + k, sums.lost + k, sums.total[k + half])
-            sums.lost[k] += sums.lost[k + half]
+            sum = two_sum(sums.hi[k], sums.hi[k + half])
+            sums.hi[k] = sum.hi
+            sums.lo[k] += sums.lo[k + half] + sum.lo
 
 
 cdef inline Sum sum_of_lanes(LaneSums *sums, floating type_tag) noexcept nogil:
@@ -155,156 +198,116 @@ cdef inline Sum sum_of_lanes(LaneSums *sums, floating type_tag) noexcept nogil:
     halve_sums(sums, 4, type_tag)
     halve_sums(sums, 2, type_tag)
     halve_sums(sums, 1, type_tag)
-    return two_sum(sums.total[0], sums.lost[0])    # so that hi alone is the rounded sum
+    if floating is float:
+        return exactly(sums.hi[0])
+    return two_sum(sums.hi[0], sums.lo[0])    # so that hi alone is the rounded sum
 
 
-cdef inline floating exp_of_one(
-    const floating *x, floating *e, floating *maximum, const Reduction *row, Kind kind
-) noexcept nogil:
-    """Write one exponential to e and return it; look for the maximum on the way."""
-    e[0] = exponential(x[0], row, kind)
-    maximum[0] = larger(x[0], maximum[0])
-    return e[0]
+cdef inline Sum total_sum(const floating *total, const floating *lost) noexcept nogil:
+    """Of the lanes that `add` filled."""
+    cdef Py_ssize_t LANES = LANE_BYTES // <Py_ssize_t> sizeof(floating), k
+    cdef LaneSums sums
+    if floating is float:
+        return exactly(csoftmax_sum_of_lanes(total, lost, START_OF_SUM))
+    for k in range(LANES):
+        sums.hi[k] = <double> total[k] - START_OF_SUM
+        if floating is float:
+            sums.hi[k] += lost[k]
+        else:
+            sums.lo[k] = lost[k]
+    return sum_of_lanes[floating](&sums, 0)
 
 
-cdef inline floating exp_of_two(
-    const floating *x, floating *e, floating *maximum, const Reduction *row, Kind kind
-) noexcept nogil:
-    cdef Py_ssize_t LANES = LANE_BYTES // <Py_ssize_t> sizeof(floating)
-    cdef floating s = exp_of_one(x, e, maximum, row, kind)
-    return s + exp_of_one(x + LANES, e + LANES, maximum, row, kind)
-
-
-cdef inline floating exp_of_four(
-    const floating *x, floating *e, floating *maximum, const Reduction *row, Kind kind
-) noexcept nogil:
-    cdef Py_ssize_t LANES = LANE_BYTES // <Py_ssize_t> sizeof(floating)
-    cdef floating s = exp_of_two(x, e, maximum, row, kind)
-    return s + exp_of_two(x + 2 * LANES, e + 2 * LANES, maximum, row, kind)
-
-
-cdef inline floating exp_of_eight(
-    const floating *x, floating *e, floating *maximum, const Reduction *row, Kind kind
-) noexcept nogil:
-    """The exponentials of one lane in eight groups, their sum as a tree."""
-    cdef Py_ssize_t LANES = LANE_BYTES // <Py_ssize_t> sizeof(floating)
-    cdef floating s = exp_of_four(x, e, maximum, row, kind)
-    return s + exp_of_four(x + 4 * LANES, e + 4 * LANES, maximum, row, kind)
-
-
-cdef inline void exp_of_four_to_lane(
-    const floating *x, floating *e, double *total, double *lost, floating *maximum,
+cdef inline void exp_to_lane(
+    const floating *x, floating *e, floating *total, floating *lost, floating *maximum,
     const Reduction *row, Kind kind
 ) noexcept nogil:
-    """As exp_of_four, with a sum that is not rounded."""
-    cdef Py_ssize_t LANES = LANE_BYTES // <Py_ssize_t> sizeof(floating)
-    cdef floating a = exp_of_one(x, e, maximum, row, kind)
-    cdef floating b = exp_of_one(x + LANES, e + LANES, maximum, row, kind)
-    cdef floating c = exp_of_one(x + 2 * LANES, e + 2 * LANES, maximum, row, kind)
-    cdef floating d = exp_of_one(x + 3 * LANES, e + 3 * LANES, maximum, row, kind)
-    add_four(total, lost, a, b, c, d)
+    """One exponential to e and to its lane's sum; the maximum on the way."""
+    e[0] = exponential(x[0], row, kind)
+    maximum[0] = larger(x[0], maximum[0])
+    add(total, lost, e[0])
 
 
 cdef inline void exp_chunk(
-    const floating *x, floating *e, const floating *y, Py_ssize_t n, LaneSums *sums,
-    floating *maxima, const Reduction *row, bint in_eights, Kind kind
+    const floating *x, floating *e, const floating *y, Py_ssize_t n, floating *total,
+    floating *lost, floating *maxima, const Reduction *row, Kind kind
 ) noexcept nogil:
-    """Write n exponentials to e, which has room for whole lanes, and add them to `sums`.
+    """Write n exponentials to e, which has room for whole lanes, and add them to the lanes' sums.
 
-    `in_eights`: eight are added in their own type before, which costs a fraction, and shows where a
-    few terms make most of the sum. `maxima`, one per lane, are updated. y, if not NULL, is where
-    the results will go: fetched meanwhile, it costs no time later.
+    `maxima`, one per lane, are updated. y, if not NULL, is where the results will go: fetched
+    meanwhile, it costs no time later.
     """
     cdef Py_ssize_t LANES = LANE_BYTES // <Py_ssize_t> sizeof(floating)
     cdef floating tail[FLOAT_LANES]
-    cdef floating s
+    cdef floating last
     cdef Py_ssize_t i = 0, k, done
-    while in_eights and i + GROUPS * LANES <= n:
-        for k in range(LANES):
-            s = exp_of_eight(x + i + k, e + i + k, maxima + k, row, kind)
-            add(sums.total + k, sums.lost + k, s)
-        if y != NULL:
-            for k in range(GROUPS):
-                csoftmax_prefetch_to_write(y + i + k * LANES)
-        i += GROUPS * LANES
-    while i + 4 * LANES <= n:
-        for k in range(LANES):
-            exp_of_four_to_lane(
-                x + i + k, e + i + k, sums.total + k, sums.lost + k, maxima + k, row, kind
-            )
-        if y != NULL:
-            for k in range(4):
-                csoftmax_prefetch_to_write(y + i + k * LANES)
-        i += 4 * LANES
     while i + LANES <= n:
         for k in range(LANES):
-            s = exp_of_one(x + i + k, e + i + k, maxima + k, row, kind)
-            add(sums.total + k, sums.lost + k, s)
+            exp_to_lane(x + i + k, e + i + k, total + k, lost + k, maxima + k, row, kind)
+        if y != NULL:
+            csoftmax_prefetch_to_write(y + i)
         i += LANES
     if i < n and n >= LANES:    # the last step overlaps the one before
         done = i + LANES - n
         i = n - LANES
         for k in range(LANES):
-            s = exp_of_one(x + i + k, e + i + k, maxima + k, row, kind)
-            add(sums.total + k, sums.lost + k, 0 if k < done else s)
+            last = exponential(x[i + k], row, kind)
+            maxima[k] = larger(x[i + k], maxima[k])
+            e[i + k] = last
+            add(total + k, lost + k, 0 if k < done else last)
     elif i < n:
         for k in range(LANES):
             tail[k] = -INFINITY
         memcpy(tail, x, n * sizeof(floating))
         for k in range(LANES):
-            s = exp_of_one(tail + k, e + k, maxima + k, row, kind)
-            add(sums.total + k, sums.lost + k, s)
-
-
-cdef inline void clear_lanes(LaneSums *sums) noexcept nogil:
-    cdef Py_ssize_t k
-    for k in range(FLOAT_LANES):
-        sums.total[k] = 0
-        sums.lost[k] = 0
+            exp_to_lane(tail + k, e + k, total + k, lost + k, maxima + k, row, kind)
 
 
 cdef inline Sum sum_without(
     const floating *e, Py_ssize_t n, floating left_out
 ) noexcept nogil:
-    """The sum of e without rounding, terms of one value left out (0: none)."""
+    """The sum of e without the terms of one value, as exact as two doubles."""
     cdef Py_ssize_t LANES = LANE_BYTES // <Py_ssize_t> sizeof(floating)
     cdef Py_ssize_t i = 0, k
     cdef LaneSums sums
-    clear_lanes(&sums)
-    while left_out == 0 and i + 4 * LANES <= n:
-        for k in range(LANES):
-            add_four(
-                sums.total + k, sums.lost + k,
-                e[i + k], e[i + LANES + k], e[i + 2 * LANES + k], e[i + 3 * LANES + k],
-            )
-        i += 4 * LANES
+    cdef Sum sum
+    for k in range(FLOAT_LANES):
+        sums.hi[k] = 0
+        sums.lo[k] = 0
     while i + LANES <= n:
         for k in range(LANES):
-            add(sums.total + k, sums.lost + k, 0 if e[i + k] == left_out else e[i + k])
+            sum = two_sum(sums.hi[k], 0 if e[i + k] == left_out else e[i + k])
+            sums.hi[k] = sum.hi
+            sums.lo[k] += sum.lo
         i += LANES
     for k in range(n - i):
-        add(sums.total + k, sums.lost + k, 0 if e[i + k] == left_out else e[i + k])
+        sum = two_sum(sums.hi[k], 0 if e[i + k] == left_out else e[i + k])
+        sums.hi[k] = sum.hi
+        sums.lo[k] += sum.lo
     return sum_of_lanes[floating](&sums, 0)
 
 
-cdef inline double smallest_difference(floating type_tag) noexcept nogil:
-    """Of a sum and its largest term: below, it is made anew without that term.
+cdef inline double smallest_difference(
+    Py_ssize_t n, Py_ssize_t in_lane, double start, floating type_tag
+) noexcept nogil:
+    """Of the sum and its largest term: below, it is made anew without that term.
 
-    In units of the term. The sum has an error of 2^-53 (double: 2^-104), so that at least as many
-    digits of the difference are right as the type has.
+    In units of the term. Of n numbers, `in_lane` are added one to another, beginning with `start`.
+    The parts that `add` finds lost are up to half an ULP of `start` and are rounded when they are
+    added themselves. The bound makes sure that this is less than an ULP of the difference.
     """
-    return SMALL_FLOAT_SUM if floating is float else SMALL_DOUBLE_SUM
+    return <double> n * in_lane * start * (FLOAT_ULP if floating is float else DOUBLE_ULP) / 2
 
 
 cdef inline void set_maximum_apart(
-    const floating *e, Py_ssize_t n, floating maximum_term, bint in_eights, Row *row
+    const floating *e, Py_ssize_t n, floating maximum_term, Row *row
 ) noexcept nogil:
     """From the sum of all to that of the others, which is all that small losses consist of."""
-    if in_eights and row.others.hi < DOMINATED * maximum_term:
-        row.others = sum_without[floating](e, n, 0)
+    cdef Py_ssize_t LANES = LANE_BYTES // <Py_ssize_t> sizeof(floating)
+    cdef double smallest = smallest_difference[floating](n, n // LANES + 1, START_OF_SUM, 0)
     row.others = plus(row.others, exactly(-maximum_term))
     row.maximum_count = 1
-    if row.others.hi < smallest_difference[floating](0) * maximum_term:
+    if row.others.hi < smallest * maximum_term:
         row.others = sum_without(e, n, maximum_term)
 
 
@@ -329,22 +332,24 @@ cdef inline floating guess_of_maximum(const floating *x) noexcept nogil:
 
 cdef inline Sum sweep(
     const floating *x, floating *e, const floating *y, Py_ssize_t n, const Reduction *row,
-    floating start, floating *maximum, bint in_eights, Kind kind
+    floating start, floating *maximum, Kind kind
 ) noexcept nogil:
     """Exponentials to e. Returns their sum; `maximum` is at least `start`."""
     cdef Py_ssize_t LANES = LANE_BYTES // <Py_ssize_t> sizeof(floating), k
     cdef floating maxima[FLOAT_LANES]
-    cdef LaneSums sums
-    clear_lanes(&sums)
+    cdef floating total[FLOAT_LANES]
+    cdef floating lost[FLOAT_LANES]
     for k in range(LANES):
         maxima[k] = start
-    exp_chunk(x, e, y, n, &sums, maxima, row, in_eights, kind)
+        total[k] = START_OF_SUM
+        lost[k] = 0
+    exp_chunk(x, e, y, n, total, lost, maxima, row, kind)
     maximum[0] = max_of_lanes(maxima)
-    return sum_of_lanes[floating](&sums, 0)
+    return total_sum(total, lost)
 
 
 cdef inline bint exponentials_in_one_sweep(
-    const floating *x, floating *e, const floating *y, Py_ssize_t n, Row *row
+    const floating *x, floating *e, const floating *y, Py_ssize_t n, bint maximum_apart, Row *row
 ) noexcept nogil:
     """Exponentials to e and their sum, without a sweep for the maximum before.
 
@@ -361,19 +366,25 @@ cdef inline bint exponentials_in_one_sweep(
     if not can_be_guessed[floating](guess, 0):
         return False
     row.reduction = reduction(guess, 1.0)
-    row.others = sweep(x, e, y, n, &row.reduction, guess, &maximum, True, UNSHIFTED)
+    row.others = sweep(x, e, y, n, &row.reduction, guess, &maximum, UNSHIFTED)
     if not maximum - guess < headroom[floating](0):
         return False
+    if not maximum - guess < LARGEST_IN_SUM:
+        row.others = sum_without[floating](e, n, 0)
     row.maximum = maximum
-    of_maximum = reduction(maximum, 1.0)
-    row.maximum_residue = of_maximum.max_residue
-    row.unit = power_of_two(of_maximum.power - row.reduction.power)
-    set_maximum_apart(e, n, exponential(maximum, &row.reduction, UNSHIFTED), True, row)
+    row.maximum_count = 0
+    if maximum_apart:
+        of_maximum = reduction(maximum, 1.0)
+        row.maximum_residue = of_maximum.max_residue
+        row.maximum_power = of_maximum.power - row.reduction.power
+        if row.others.hi < 3 * power_of_two(row.maximum_power):    # at least twice the maximum's
+            set_maximum_apart(e, n, exponential(maximum, &row.reduction, UNSHIFTED), row)
     return True
 
 
 cdef inline bint exponentials_in_two_sweeps(
-    const floating *x, floating *e, const floating *y, Py_ssize_t n, double temperature, Row *row
+    const floating *x, floating *e, const floating *y, Py_ssize_t n, double temperature,
+    bint maximum_apart, Row *row
 ) noexcept nogil:
     """Exponentials to e and their sum. False if there is no finite maximum."""
     cdef floating maximum = row_max(x, n)
@@ -381,20 +392,21 @@ cdef inline bint exponentials_in_two_sweeps(
     cdef Kind kind
     row.reduction = reduction(maximum if is_finite else <floating> 0, temperature)
     row.maximum = maximum
-    row.maximum_count = 1
+    row.maximum_count = 0
     row.maximum_residue = row.reduction.max_residue
-    row.unit = 1.0
+    row.maximum_power = 0
     row.others = exactly(0)
     if not is_finite:
         return False
     kind = row.reduction.kind
     if kind == UNSHIFTED:
-        row.others = sweep(x, e, y, n, &row.reduction, maximum, &maximum, False, UNSHIFTED)
+        row.others = sweep(x, e, y, n, &row.reduction, maximum, &maximum, UNSHIFTED)
     elif kind == SHIFTED:
-        row.others = sweep(x, e, y, n, &row.reduction, maximum, &maximum, False, SHIFTED)
+        row.others = sweep(x, e, y, n, &row.reduction, maximum, &maximum, SHIFTED)
     else:
-        row.others = sweep(x, e, y, n, &row.reduction, maximum, &maximum, False, TEMPERED)
-    set_maximum_apart(e, n, exponential(maximum, &row.reduction, kind), False, row)
+        row.others = sweep(x, e, y, n, &row.reduction, maximum, &maximum, TEMPERED)
+    if maximum_apart:
+        set_maximum_apart(e, n, exponential(maximum, &row.reduction, kind), row)
     return True
 
 
@@ -407,16 +419,17 @@ cdef inline bint has_nan(const floating *x, Py_ssize_t x_step, Py_ssize_t n) noe
 
 
 cdef inline bint exponentials(
-    const floating *x, floating *e, const floating *y, Py_ssize_t n, double temperature, Row *row
+    const floating *x, floating *e, const floating *y, Py_ssize_t n, double temperature,
+    bint maximum_apart, Row *row
 ) noexcept nogil:
     """Exponentials to e and their sum, for 1 <= n <= CHUNK.
 
     False if the maximum is not finite; row.maximum is then NaN if there is one. y is as in
     exp_chunk.
     """
-    if temperature == 1.0 and exponentials_in_one_sweep(x, e, y, n, row):
+    if temperature == 1.0 and exponentials_in_one_sweep(x, e, y, n, maximum_apart, row):
         return True
-    if exponentials_in_two_sweeps(x, e, y, n, temperature, row):
+    if exponentials_in_two_sweeps(x, e, y, n, temperature, maximum_apart, row):
         return True
     if has_nan(x, 1, n):
         row.maximum = NAN
@@ -425,9 +438,13 @@ cdef inline bint exponentials(
 
 cdef inline Sum sum_of_row(const Row *row) noexcept nogil:
     """The sum of all exponentials, in units of 2^N."""
-    return plus(
-        times(exp_sum(row.maximum_residue), exactly(row.maximum_count * row.unit)), row.others
+    cdef Sum of_maximum
+    if row.maximum_count == 0:
+        return row.others
+    of_maximum = times(
+        exp_sum(row.maximum_residue), exactly(row.maximum_count * power_of_two(row.maximum_power))
     )
+    return plus(of_maximum, row.others)
 
 
 # Rows longer than a chunk: chunks have exponentials and sums of their own, each in its own unit,
@@ -481,7 +498,7 @@ cdef inline bint combine_chunks(
         return False
     row.reduction = reduction(<floating> row.maximum, temperature)
     row.maximum_residue = row.reduction.max_residue
-    row.unit = 1.0
+    row.maximum_power = 0
     row.maximum_count = 0
     row.others = exactly(0)
     for c in range(count):
@@ -491,7 +508,7 @@ cdef inline bint combine_chunks(
         set_ratio[floating](chunk, &row.reduction, 0)
         scaled = chunk.row.others
         if chunk.row.maximum == row.maximum:
-            row.maximum_count += 1
+            row.maximum_count += chunk.row.maximum_count
         else:
             scaled = sum_of_row(&chunk.row)
         power = max(-2040.0, chunk.ratio_power)
@@ -502,8 +519,15 @@ cdef inline bint combine_chunks(
     return True
 
 
-cdef inline Sum log_sum_of_row(const Row *row) noexcept nogil:
+cdef inline Sum log_sum_of_row(const Row *row, floating type_tag) noexcept nogil:
     """log of the sum of exp((x - maximum) / T), at least 0."""
-    cdef Sum others = times(row.others, exactly(1.0 / row.unit))
-    others = times(others, exp_sum(-row.maximum_residue))
-    return log_1p(plus(exactly(row.maximum_count - 1.0), others))
+    cdef Sum sum
+    if floating is float and row.maximum_count == 0:
+        # The sum is more than two, so that the difference of logarithms in double has all digits
+        # that a float needs.
+        sum = log_1p(exactly(row.others.hi - 1.0))
+        sum.lo -= row.maximum_power * LN2 + row.maximum_residue
+        return two_sum(sum.hi, sum.lo)
+    sum = times(row.others, exactly(power_of_two(-row.maximum_power)))
+    sum = times(sum, exp_sum(-row.maximum_residue))
+    return log_1p(plus(exactly(row.maximum_count - 1.0), sum))
