@@ -199,8 +199,10 @@ cdef void sweep_chunk(
     Chunk *chunk
 ) noexcept nogil:
     """The sums of a chunk, and its exponentials to y if they will be needed."""
-    cdef floating e[FLOAT_CHUNK]
+    cdef floating buffer[FLOAT_CHUNK]
     cdef bint are_needed = operation.numbers == SCALED_EXPONENTIALS
+    cdef bint are_at_y = are_needed and y != x and n * sizeof(floating) >= LANE_BYTES
+    cdef floating *e = y if are_at_y else buffer
     chunk.is_finite = exponentials(
         x, e, y if are_needed else NULL, n, temperature, operation.takes_logarithm, &chunk.row
     )
@@ -208,7 +210,7 @@ cdef void sweep_chunk(
         fill(e, n, 0)
         chunk.ratio = exactly(0)
         chunk.ratio_power = 0
-    if are_needed:
+    if are_needed and not are_at_y:
         memcpy(y, e, n * sizeof(floating))
 
 

@@ -239,11 +239,14 @@ cdef inline void exp_chunk(
     """
     cdef Py_ssize_t LANES = LANE_BYTES // <Py_ssize_t> sizeof(floating)
     cdef floating tail[FLOAT_LANES]
+    cdef floating values[FLOAT_LANES]    # for the compiler, e and x might overlap
     cdef floating last
     cdef Py_ssize_t i = 0, k, done
     while i + LANES <= n:
         for k in range(LANES):
-            exp_to_lane(x + i + k, e + i + k, total + k, lost + k, maxima + k, row, kind)
+            exp_to_lane(x + i + k, values + k, total + k, lost + k, maxima + k, row, kind)
+        for k in range(LANES):
+            e[i + k] = values[k]
         if y != NULL:
             csoftmax_prefetch_to_write(y + i)
         i += LANES
@@ -253,8 +256,10 @@ cdef inline void exp_chunk(
         for k in range(LANES):
             last = exponential(x[i + k], row, kind)
             maxima[k] = larger(x[i + k], maxima[k])
-            e[i + k] = last
+            values[k] = last
             add(total + k, lost + k, 0 if k < done else last)
+        for k in range(LANES):
+            e[i + k] = values[k]
     elif i < n:
         for k in range(LANES):
             tail[k] = -INFINITY
