@@ -142,8 +142,9 @@ cdef void compute_short_rows(
     """At most STAGED_ROWS. They go from stage to stage together, so that a processor that looks
     ahead a few hundred instructions computes one row's exponentials in the time that another waits
     for its sum and its quotient."""
-    cdef floating e[FLOAT_CHUNK]
-    cdef npy_intp e_step = whole_lanes[floating](n, 0)
+    cdef floating buffer[FLOAT_CHUNK]
+    cdef npy_intp e_step = whole_lanes[floating](n, 0) * sizeof(floating)
+    cdef floating *e = buffer
     cdef char *row_operands[STAGED_ROWS][MAX_OPERANDS]
     cdef Outcome outcomes[STAGED_ROWS]
     cdef Row row[STAGED_ROWS]
@@ -154,6 +155,9 @@ cdef void compute_short_rows(
     cdef floating *row_y
     cdef npy_intp r
     cdef int k
+    if operation.numbers == SCALED_EXPONENTIALS and y != x and n * sizeof(floating) >= LANE_BYTES:
+        e = y
+        e_step = y_step
     for r in range(rows):
         row_x = at[floating](<char *> x, r * x_step, 0)
         row_y = at[floating](<char *> y, r * y_step, 0)
@@ -164,7 +168,7 @@ cdef void compute_short_rows(
             operation, row_x, row_y, n, row_operands[r], outcomes + r, &temperature
         )
         is_finite[r] = is_begun[r] and n > 0 and temperature > 0 and exponentials(
-            row_x, e + r * e_step, row_y, n, temperature, operation.takes_logarithm, row + r
+            row_x, at[floating](<char *> e, r * e_step, 0), row_y, n, temperature, operation.takes_logarithm, row + r
         )
     for r in range(rows):
         if is_begun[r]:
@@ -178,7 +182,7 @@ cdef void compute_short_rows(
         row_y = at[floating](<char *> y, r * y_step, 0)
         if is_finite[r]:
             write_numbers(
-                operation, row_x, e + r * e_step, row_y, n, row + r, outcomes + r, exactly(1), 0
+                operation, row_x, at[floating](<char *> e, r * e_step, 0), row_y, n, row + r, outcomes + r, exactly(1), 0
             )
             write_target(operation, row_y, n, row_operands[r], outcomes + r)
         elif is_begun[r]:

@@ -76,6 +76,7 @@ cdef inline void scale(
     cdef floating hi = <floating> factor.hi
     cdef floating lo = <floating> (factor.hi - hi if floating is float else factor.lo)
     cdef floating last[FLOAT_LANES]
+    cdef floating values[FLOAT_LANES]
     cdef Py_ssize_t i, k
     if n < LANES:
         for i in range(n):
@@ -85,7 +86,9 @@ cdef inline void scale(
         last[k] = multiply_add(e[n - LANES + k], hi, e[n - LANES + k] * lo)
     for i in range(n // LANES):
         for k in range(LANES):
-            y[k] = multiply_add(e[k], hi, e[k] * lo)
+            values[k] = multiply_add(e[k], hi, e[k] * lo)
+        for k in range(LANES):
+            y[k] = values[k]
         y += LANES
         e += LANES
     y += n % LANES - LANES
