@@ -26,7 +26,8 @@ from csoftmax.kernels.batches cimport (
 )
 from csoftmax.kernels.rows cimport (
     CHUNK_BYTES, FLOAT_CHUNK, FLOAT_LANES, LANE_BYTES, Chunk, Row, combine_chunks, exponentials,
-    has_nan, log_sum_of_row, sum_of_row,
+    exponentials_in_two_sweeps, finish_guessed, guess_reduction, has_nan, log_sum_of_row,
+    sum_of_row, sweep_guessed,
 )
 
 cdef extern from * nogil:

@@ -143,50 +143,57 @@ cdef void compute_short_rows(
     ahead a few hundred instructions computes one row's exponentials in the time that another waits
     for its sum and its quotient."""
     cdef floating buffer[FLOAT_CHUNK]
-    cdef npy_intp e_step = whole_lanes[floating](n, 0) * sizeof(floating)
     cdef floating *e = buffer
-    cdef char *row_operands[STAGED_ROWS][MAX_OPERANDS]
-    cdef Outcome outcomes[STAGED_ROWS]
+    cdef npy_intp e_step = whole_lanes[floating](n, 0) * sizeof(floating)
+    cdef floating total[STAGED_ROWS][FLOAT_LANES]
+    cdef floating lost[STAGED_ROWS][FLOAT_LANES]
+    cdef floating maxima[STAGED_ROWS][FLOAT_LANES]
+    cdef char *of_row[STAGED_ROWS][MAX_OPERANDS]
+    cdef double temperature[STAGED_ROWS]
+    cdef Outcome outcome[STAGED_ROWS]
     cdef Row row[STAGED_ROWS]
     cdef bint is_begun[STAGED_ROWS]
+    cdef bint is_guessed[STAGED_ROWS]
     cdef bint is_finite[STAGED_ROWS]
-    cdef double temperature
-    cdef const floating *row_x
-    cdef floating *row_y
+    cdef const floating *xs[STAGED_ROWS]
+    cdef floating *es[STAGED_ROWS]
+    cdef floating *ys[STAGED_ROWS]
     cdef npy_intp r
     cdef int k
     if operation.numbers == SCALED_EXPONENTIALS and y != x and n * sizeof(floating) >= LANE_BYTES:
         e = y
         e_step = y_step
     for r in range(rows):
-        row_x = at[floating](<char *> x, r * x_step, 0)
-        row_y = at[floating](<char *> y, r * y_step, 0)
+        xs[r] = at[floating](<char *> x, r * x_step, 0)
+        es[r] = at[floating](<char *> e, r * e_step, 0)
+        ys[r] = at[floating](<char *> y, r * y_step, 0)
         for k in range(operation.operands - 1):
-            row_operands[r][k] = operands[k] + r * steps[k]
-        row[r].maximum = -INFINITY
-        is_begun[r] = begin_row(
-            operation, row_x, row_y, n, row_operands[r], outcomes + r, &temperature
-        )
-        is_finite[r] = is_begun[r] and n > 0 and temperature > 0 and exponentials(
-            row_x, at[floating](<char *> e, r * e_step, 0), row_y, n, temperature, operation.takes_logarithm, row + r
-        )
+            of_row[r][k] = operands[k] + r * steps[k]
+        is_begun[r] = begin_row(operation, xs[r], ys[r], n, of_row[r], outcome + r, temperature + r)
+        is_guessed[r] = is_begun[r] and guess_reduction(xs[r], n, temperature[r], row + r)
+        if is_guessed[r]:
+            sweep_guessed(xs[r], es[r], ys[r], n, row + r, total[r], lost[r], maxima[r])
     for r in range(rows):
-        if is_begun[r]:
-            finish_row[floating](
-                operation, row + r, is_finite[r], row_operands[r], outcomes + r, 0
+        is_finite[r] = is_guessed[r] and finish_guessed(
+            es[r], n, total[r], lost[r], maxima[r], operation.takes_logarithm, row + r
+        )
+        if is_begun[r] and not is_finite[r]:
+            row[r].maximum = -INFINITY
+            is_finite[r] = n > 0 and temperature[r] > 0 and exponentials_in_two_sweeps(
+                xs[r], es[r], ys[r], n, temperature[r], operation.takes_logarithm, row + r
             )
+        if is_begun[r]:
+            finish_row[floating](operation, row + r, is_finite[r], of_row[r], outcome + r, 0)
     if operation.numbers == NOTHING:
         return
     for r in range(rows):
-        row_x = at[floating](<char *> x, r * x_step, 0)
-        row_y = at[floating](<char *> y, r * y_step, 0)
         if is_finite[r]:
             write_numbers(
-                operation, row_x, at[floating](<char *> e, r * e_step, 0), row_y, n, row + r, outcomes + r, exactly(1), 0
+                operation, xs[r], es[r], ys[r], n, row + r, outcome + r, exactly(1), 0
             )
-            write_target(operation, row_y, n, row_operands[r], outcomes + r)
+            write_target(operation, ys[r], n, of_row[r], outcome + r)
         elif is_begun[r]:
-            fill(row_y, n, NAN)
+            fill(ys[r], n, NAN)
 
 
 cdef inline npy_intp chunk_length(floating type_tag) noexcept nogil:

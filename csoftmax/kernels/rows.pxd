@@ -335,46 +335,68 @@ cdef inline floating guess_of_maximum(const floating *x) noexcept nogil:
     return max_of_lanes(largest)
 
 
-cdef inline Sum sweep(
+cdef inline void sweep(
     const floating *x, floating *e, const floating *y, Py_ssize_t n, const Reduction *row,
-    floating start, floating *maximum, Kind kind
+    floating start, floating *total, floating *lost, floating *maxima, Kind kind
 ) noexcept nogil:
-    """Exponentials to e. Returns their sum; `maximum` is at least `start`."""
+    """Exponentials to e, per lane their sums, and the largest of `start` and the lane's x."""
     cdef Py_ssize_t LANES = LANE_BYTES // <Py_ssize_t> sizeof(floating), k
-    cdef floating maxima[FLOAT_LANES]
-    cdef floating total[FLOAT_LANES]
-    cdef floating lost[FLOAT_LANES]
+    cdef floating t[FLOAT_LANES]    # in registers: nothing else can point to them
+    cdef floating l[FLOAT_LANES]
+    cdef floating m[FLOAT_LANES]
     for k in range(LANES):
-        maxima[k] = start
-        total[k] = START_OF_SUM
-        lost[k] = 0
-    exp_chunk(x, e, y, n, total, lost, maxima, row, kind)
-    maximum[0] = max_of_lanes(maxima)
-    return total_sum(total, lost)
+        m[k] = start
+        t[k] = START_OF_SUM
+        l[k] = 0
+    exp_chunk(x, e, y, n, t, l, m, row, kind)
+    for k in range(LANES):
+        maxima[k] = m[k]
+        total[k] = t[k]
+        lost[k] = l[k]
 
 
-cdef inline bint exponentials_in_one_sweep(
-    const floating *x, floating *e, const floating *y, Py_ssize_t n, bint maximum_apart, Row *row
+# Exponentials in one sweep, without one for the maximum before: N is guessed from the first
+# numbers, and the true maximum is known afterwards. In three steps, so that several rows can take
+# each of them in turn.
+
+cdef inline bint guess_reduction(
+    const floating *x, Py_ssize_t n, double temperature, Row *row
 ) noexcept nogil:
-    """Exponentials to e and their sum, without a sweep for the maximum before.
-
-    N is guessed from the first numbers. The true maximum is known afterwards; where it is so much
-    larger that exponentials may have overflowed, or where the guess is not an ordinary number,
-    the answer is False and e worthless.
-    """
+    """False where there are too few numbers, or the guess is not an ordinary one."""
     cdef Py_ssize_t LANES = LANE_BYTES // <Py_ssize_t> sizeof(floating)
-    cdef Reduction of_maximum
-    cdef floating guess, maximum
-    if n < 4 * LANES:
+    cdef floating guess
+    if temperature != 1.0 or n < 4 * LANES:
         return False
     guess = guess_of_maximum(x)
     if not can_be_guessed[floating](guess, 0):
         return False
+    row.maximum = guess
     row.reduction = reduction(guess, 1.0)
-    row.others = sweep(x, e, y, n, &row.reduction, guess, &maximum, UNSHIFTED)
-    if not maximum - guess < headroom[floating](0):
+    return True
+
+
+cdef inline void sweep_guessed(
+    const floating *x, floating *e, const floating *y, Py_ssize_t n, const Row *row,
+    floating *total, floating *lost, floating *maxima
+) noexcept nogil:
+    sweep(
+        x, e, y, n, &row.reduction, <floating> row.maximum, total, lost, maxima, UNSHIFTED
+    )
+
+
+cdef inline bint finish_guessed(
+    const floating *e, Py_ssize_t n, const floating *total, const floating *lost, floating *maxima,
+    bint maximum_apart, Row *row
+) noexcept nogil:
+    """False where the maximum is so much larger than the guess that exponentials may have
+    overflowed; e is worthless then."""
+    cdef Reduction of_maximum
+    cdef floating maximum = max_of_lanes(maxima)
+    cdef double above = maximum - row.maximum
+    if not above < headroom[floating](0):
         return False
-    if not maximum - guess < LARGEST_IN_SUM:
+    row.others = total_sum(total, lost)
+    if not above < LARGEST_IN_SUM:
         row.others = sum_without[floating](e, n, 0)
     row.maximum = maximum
     row.maximum_count = 0
@@ -387,11 +409,25 @@ cdef inline bint exponentials_in_one_sweep(
     return True
 
 
+cdef inline bint has_nan(const floating *x, Py_ssize_t x_step, Py_ssize_t n) noexcept nogil:
+    cdef Py_ssize_t i
+    for i in range(n):
+        if x[i * x_step] != x[i * x_step]:
+            return True
+    return False
+
+
 cdef inline bint exponentials_in_two_sweeps(
     const floating *x, floating *e, const floating *y, Py_ssize_t n, double temperature,
     bint maximum_apart, Row *row
 ) noexcept nogil:
-    """Exponentials to e and their sum. False if there is no finite maximum."""
+    """Exponentials to e and their sum, for 1 <= n <= CHUNK.
+
+    False if the maximum is not finite; row.maximum is then NaN if there is one.
+    """
+    cdef floating total[FLOAT_LANES]
+    cdef floating lost[FLOAT_LANES]
+    cdef floating maxima[FLOAT_LANES]
     cdef floating maximum = row_max(x, n)
     cdef bint is_finite = fabs(maximum) < INFINITY
     cdef Kind kind
@@ -402,25 +438,20 @@ cdef inline bint exponentials_in_two_sweeps(
     row.maximum_power = 0
     row.others = exactly(0)
     if not is_finite:
+        if has_nan(x, 1, n):
+            row.maximum = NAN
         return False
     kind = row.reduction.kind
     if kind == UNSHIFTED:
-        row.others = sweep(x, e, y, n, &row.reduction, maximum, &maximum, UNSHIFTED)
+        sweep(x, e, y, n, &row.reduction, maximum, total, lost, maxima, UNSHIFTED)
     elif kind == SHIFTED:
-        row.others = sweep(x, e, y, n, &row.reduction, maximum, &maximum, SHIFTED)
+        sweep(x, e, y, n, &row.reduction, maximum, total, lost, maxima, SHIFTED)
     else:
-        row.others = sweep(x, e, y, n, &row.reduction, maximum, &maximum, TEMPERED)
+        sweep(x, e, y, n, &row.reduction, maximum, total, lost, maxima, TEMPERED)
+    row.others = total_sum(total, lost)
     if maximum_apart:
         set_maximum_apart(e, n, exponential(maximum, &row.reduction, kind), row)
     return True
-
-
-cdef inline bint has_nan(const floating *x, Py_ssize_t x_step, Py_ssize_t n) noexcept nogil:
-    cdef Py_ssize_t i
-    for i in range(n):
-        if x[i * x_step] != x[i * x_step]:
-            return True
-    return False
 
 
 cdef inline bint exponentials(
@@ -432,13 +463,14 @@ cdef inline bint exponentials(
     False if the maximum is not finite; row.maximum is then NaN if there is one. y is as in
     exp_chunk.
     """
-    if temperature == 1.0 and exponentials_in_one_sweep(x, e, y, n, maximum_apart, row):
-        return True
-    if exponentials_in_two_sweeps(x, e, y, n, temperature, maximum_apart, row):
-        return True
-    if has_nan(x, 1, n):
-        row.maximum = NAN
-    return False
+    cdef floating total[FLOAT_LANES]
+    cdef floating lost[FLOAT_LANES]
+    cdef floating maxima[FLOAT_LANES]
+    if guess_reduction(x, n, temperature, row):
+        sweep_guessed(x, e, y, n, row, total, lost, maxima)
+        if finish_guessed(e, n, total, lost, maxima, maximum_apart, row):
+            return True
+    return exponentials_in_two_sweeps(x, e, y, n, temperature, maximum_apart, row)
 
 
 cdef inline Sum sum_of_row(const Row *row) noexcept nogil:
