@@ -12,9 +12,8 @@ from cython cimport floating
 from csoftmax.kernels.arithmetic cimport (
     SHIFTED, TEMPERED, UNSHIFTED, Kind, Reduction, Sum, exactly, exponential, reduction, two_sum,
 )
-from csoftmax.kernels.rows cimport (
-    FLOAT_LANES, LANE_BYTES, Row, add, larger, smallest_difference,
-)
+from csoftmax.kernels.lanes cimport FLOAT_LANES, LANE_BYTES, add, larger
+from csoftmax.kernels.rows cimport Row, smallest_difference
 
 
 cdef enum:

@@ -24,8 +24,9 @@ from csoftmax.kernels.arithmetic cimport (
 from csoftmax.kernels.batches cimport (
     MAX_BATCH, Batch, exponentials_of_columns, row_of, start_batch, whole_lanes,
 )
+from csoftmax.kernels.lanes cimport FLOAT_LANES, LANE_BYTES
 from csoftmax.kernels.rows cimport (
-    CHUNK_BYTES, FLOAT_CHUNK, FLOAT_LANES, LANE_BYTES, Chunk, Row, combine_chunks, exponentials,
+    CHUNK_BYTES, FLOAT_CHUNK, Chunk, Row, combine_chunks, exponentials,
     exponentials_in_two_sweeps, finish_guessed, guess_reduction, has_nan, log_sum_of_row,
     sum_of_row, sweep_guessed,
 )

@@ -135,6 +135,16 @@ cdef inline void write_target(
             y[target] = <floating> outcome.target_result
 
 
+cdef inline floating *room_for_exponentials(
+    const Operation *operation, const floating *x, floating *y, npy_intp n, floating *buffer
+) noexcept nogil:
+    """y, unless it is x, which may be needed again. Results that are none of the exponentials go
+    there later; by then its memory is in the cache."""
+    if operation.numbers == NOTHING or y == x or n * <npy_intp> sizeof(floating) < LANE_BYTES:
+        return buffer
+    return y
+
+
 cdef void compute_short_rows(
     const Operation *operation, const floating *x, npy_intp x_step, floating *y, npy_intp y_step,
     npy_intp n, npy_intp rows, char **operands, const npy_intp *steps
@@ -143,8 +153,10 @@ cdef void compute_short_rows(
     ahead a few hundred instructions computes one row's exponentials in the time that another waits
     for its sum and its quotient."""
     cdef floating buffer[FLOAT_CHUNK]
-    cdef floating *e = buffer
-    cdef npy_intp e_step = whole_lanes[floating](n, 0) * sizeof(floating)
+    cdef floating *e = room_for_exponentials(operation, x, y, n, buffer)
+    cdef npy_intp e_step = (
+        y_step if e == y else whole_lanes[floating](n, 0) * <npy_intp> sizeof(floating)
+    )
     cdef floating total[STAGED_ROWS][FLOAT_LANES]
     cdef floating lost[STAGED_ROWS][FLOAT_LANES]
     cdef floating maxima[STAGED_ROWS][FLOAT_LANES]
@@ -160,9 +172,6 @@ cdef void compute_short_rows(
     cdef floating *ys[STAGED_ROWS]
     cdef npy_intp r
     cdef int k
-    if operation.numbers == SCALED_EXPONENTIALS and y != x and n * sizeof(floating) >= LANE_BYTES:
-        e = y
-        e_step = y_step
     for r in range(rows):
         xs[r] = at[floating](<char *> x, r * x_step, 0)
         es[r] = at[floating](<char *> e, r * e_step, 0)
@@ -172,7 +181,7 @@ cdef void compute_short_rows(
         is_begun[r] = begin_row(operation, xs[r], ys[r], n, of_row[r], outcome + r, temperature + r)
         is_guessed[r] = is_begun[r] and guess_reduction(xs[r], n, temperature[r], row + r)
         if is_guessed[r]:
-            sweep_guessed(xs[r], es[r], ys[r], n, row + r, total[r], lost[r], maxima[r])
+            sweep_guessed(xs[r], es[r], n, row + r, total[r], lost[r], maxima[r])
     for r in range(rows):
         is_finite[r] = is_guessed[r] and finish_guessed(
             es[r], n, total[r], lost[r], maxima[r], operation.takes_logarithm, row + r
@@ -180,7 +189,7 @@ cdef void compute_short_rows(
         if is_begun[r] and not is_finite[r]:
             row[r].maximum = -INFINITY
             is_finite[r] = n > 0 and temperature[r] > 0 and exponentials_in_two_sweeps(
-                xs[r], es[r], ys[r], n, temperature[r], operation.takes_logarithm, row + r
+                xs[r], es[r], n, temperature[r], operation.takes_logarithm, row + r
             )
         if is_begun[r]:
             finish_row[floating](operation, row + r, is_finite[r], of_row[r], outcome + r, 0)
@@ -211,17 +220,13 @@ cdef void sweep_chunk(
 ) noexcept nogil:
     """The sums of a chunk, and its exponentials to y if they will be needed."""
     cdef floating buffer[FLOAT_CHUNK]
-    cdef bint are_needed = operation.numbers == SCALED_EXPONENTIALS
-    cdef bint are_at_y = are_needed and y != x and n * sizeof(floating) >= LANE_BYTES
-    cdef floating *e = y if are_at_y else buffer
-    chunk.is_finite = exponentials(
-        x, e, y if are_needed else NULL, n, temperature, operation.takes_logarithm, &chunk.row
-    )
+    cdef floating *e = room_for_exponentials(operation, x, y, n, buffer)
+    chunk.is_finite = exponentials(x, e, n, temperature, operation.takes_logarithm, &chunk.row)
     if not chunk.is_finite:
         fill(e, n, 0)
         chunk.ratio = exactly(0)
         chunk.ratio_power = 0
-    if are_needed and not are_at_y:
+    if operation.numbers == SCALED_EXPONENTIALS and e != y:
         memcpy(y, e, n * sizeof(floating))
 
 
@@ -514,7 +519,7 @@ cdef inline Path path_for(
             all.groups * all.in_group,
         )
     if in_batches and are_side_by_side(operation, all, size) and all.in_group >= lanes:
-        if n > FEW or all.in_group % lanes == 0 or all.in_group >= MAX_BATCH:
+        if n > FEW or all.in_group % lanes == 0 or all.in_group >= 3 * lanes:
             return DIRECT_COLUMNS
     are_contiguous = n <= 1 or (
         strides[0] == size and (not operation.has_row_result or strides[1] == size)

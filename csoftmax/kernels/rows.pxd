@@ -3,11 +3,11 @@
 
 How plain loops become vector code here: inner loops run over a constant number of lanes, what
 belongs to a lane stays in that lane, and results go to local arrays, of which the compiler knows
-that they overlap nothing. The number of lanes and the order of every sum are the same for all
-instruction sets, so that those with FMA give the same bits.
+that they overlap nothing.
 """
 
 from cython cimport floating
+from libc.float cimport DBL_EPSILON, FLT_EPSILON
 from libc.math cimport INFINITY, NAN, fabs, rint
 from libc.string cimport memcpy
 
@@ -16,94 +16,22 @@ from csoftmax.kernels.arithmetic cimport (
     exact_fma, exactly, exp_sum, exponential, largest_unshifted, log_1p, plus, power_of_two,
     reduction, times, two_sum,
 )
+from csoftmax.kernels.lanes cimport (
+    FLOAT_LANES, LANE_BYTES, START_OF_SUM, LaneSums, add, larger, max_of_lanes, sum_of_lanes,
+    total_sum,
+)
 
 cdef extern from * nogil:
     """
-    #if defined(__GNUC__) || defined(__clang__)
-    #define csoftmax_prefetch_to_write(address) __builtin_prefetch(address, 1)
-    #else
-    #define csoftmax_prefetch_to_write(address) ((void)(address))
-    #endif
-
-    #include <float.h>
-    #include <stdint.h>
-    #include <string.h>
-
-    /* The maximum and the sum of 16 lanes, as trees that bring the upper half to the lower. GCC
-       unrolls loops as short as these before it makes vectors, and leaves single numbers, which
-       cost a row as much as 50 exponentials. */
-    #if defined(__has_builtin)
-    #if __has_builtin(__builtin_shufflevector) && __has_builtin(__builtin_convertvector)
-    #define CSOFTMAX_VECTORS 1
-    #endif
-    #endif
-
-    #ifdef CSOFTMAX_VECTORS
-    typedef float csoftmax_float8 __attribute__((vector_size(32)));
-    typedef float csoftmax_float4 __attribute__((vector_size(16)));
-    typedef int32_t csoftmax_int8 __attribute__((vector_size(32)));
-    typedef int32_t csoftmax_int4 __attribute__((vector_size(16)));
-    typedef double csoftmax_double8 __attribute__((vector_size(64)));
-    typedef double csoftmax_double4 __attribute__((vector_size(32)));
-
-    static inline float csoftmax_max_of_lanes(const float *lanes)
-    {
-        csoftmax_float8 low, high;
-        csoftmax_float4 a, b;
-        csoftmax_int8 is_larger;
-        float x, y;
-        memcpy(&low, lanes, sizeof(low));
-        memcpy(&high, lanes + 8, sizeof(high));
-        is_larger = high > low;
-        low = (csoftmax_float8)((is_larger & (csoftmax_int8)high) | (~is_larger & (csoftmax_int8)low));
-        a = __builtin_shufflevector(low, low, 0, 1, 2, 3);
-        b = __builtin_shufflevector(low, low, 4, 5, 6, 7);
-        {
-            csoftmax_int4 m = b > a;
-            a = (csoftmax_float4)((m & (csoftmax_int4)b) | (~m & (csoftmax_int4)a));
-        }
-        x = a[2] > a[0] ? a[2] : a[0];
-        y = a[3] > a[1] ? a[3] : a[1];
-        return y > x ? y : x;
-    }
-
-    static inline double csoftmax_sum_of_lanes(const float *total, const float *lost, double start)
-    {
-        csoftmax_float4 t[4], l[4];
-        csoftmax_double4 sum;
-        memcpy(t, total, sizeof(t));
-        memcpy(l, lost, sizeof(l));
-        l[0] = (l[0] + l[2]) + (l[1] + l[3]);
-        sum = (__builtin_convertvector(t[0], csoftmax_double4)
-               + __builtin_convertvector(t[2], csoftmax_double4))
-            + (__builtin_convertvector(t[1], csoftmax_double4)
-               + __builtin_convertvector(t[3], csoftmax_double4));
-        sum -= 4 * start;
-        sum += __builtin_convertvector(l[0], csoftmax_double4);
-        return (sum[0] + sum[2]) + (sum[1] + sum[3]);
-    }
-    #endif
-
-    #define LARGEST_IN_SUM 3.1    /* log(START_OF_SUM) - log(2) / 2, at least */
+    /* log(START_OF_SUM) - log(2) / 2, at least: so far above a guess no exponential is larger. */
+    #define LARGEST_IN_SUM 3.1
     """
-    void csoftmax_prefetch_to_write(const void *address)
-    float csoftmax_max_of_lanes(const float *)
-    double csoftmax_sum_of_lanes(const float *, const float *, double)
-    const double LARGEST_IN_SUM, FLOAT_ULP "FLT_EPSILON", DOUBLE_ULP "DBL_EPSILON"
+    const double LARGEST_IN_SUM
 
 
 cdef enum:
-    LANE_BYTES = 64
-    FLOAT_LANES = 16      # LANE_BYTES of float; double has half as many
     CHUNK_BYTES = 16384   # of exponentials in a local buffer: half of a small L1 cache
     FLOAT_CHUNK = 4096
-    START_OF_SUM = 32     # of a lane's exponentials, more than each of them: see add
-
-
-cdef struct LaneSums:
-    # Unevaluated sums, one per lane.
-    double hi[FLOAT_LANES]
-    double lo[FLOAT_LANES]
 
 
 cdef struct Row:
@@ -114,26 +42,6 @@ cdef struct Row:
     Sum others             # the sum of the other exponentials, in units of 2^N
     double maximum_power   # exp(maximum / T) = 2^maximum_power exp(maximum_residue) in units of
     double maximum_residue # 2^N, where maximum_power is 0 unless N was guessed
-
-
-cdef inline floating larger(floating a, floating b) noexcept nogil:
-    """As the vector instruction does it: b if either is NaN."""
-    return a if a > b else b
-
-
-cdef inline void halve_maxima(floating *lanes, Py_ssize_t half) noexcept nogil:
-    cdef Py_ssize_t k
-    for k in range(half):
-        lanes[k] = larger(lanes[k + half], lanes[k])
-
-
-cdef inline floating max_of_lanes(floating *lanes) noexcept nogil:
-    """A tree with constant lengths: a loop over the lanes would cost as much as 100 numbers."""
-    if floating is float:
-        return csoftmax_max_of_lanes(lanes)
-    halve_maxima(lanes, 4)
-    halve_maxima(lanes, 2)
-    return larger(lanes[1], lanes[0])
 
 
 cdef inline floating max_of_four(const floating *x) noexcept nogil:
@@ -168,56 +76,6 @@ cdef inline floating row_max(const floating *x, Py_ssize_t n) noexcept nogil:
     return max_of_lanes(lanes)
 
 
-cdef inline void add(floating *total, floating *lost, floating term) noexcept nogil:
-    """To a lane's sum, which has its rounding errors beside it.
-
-    Dekker's Fast2Sum: the error is exact where `term` is not larger than `total`. So totals begin
-    with START_OF_SUM. Four operations, in the type of the terms: sums of floats in double would
-    take as many, two of them conversions, for half as many lanes each.
-    """
-    cdef floating sum = total[0] + term
-    lost[0] += term - (sum - total[0])
-    total[0] = sum
-
-
-cdef inline void halve_sums(LaneSums *sums, Py_ssize_t half, floating type_tag) noexcept nogil:
-    cdef Py_ssize_t k
-    cdef Sum sum
-    for k in range(half):
-        if floating is float:
-            sums.hi[k] += sums.hi[k + half]
-        else:
-            sum = two_sum(sums.hi[k], sums.hi[k + half])
-            sums.hi[k] = sum.hi
-            sums.lo[k] += sums.lo[k + half] + sum.lo
-
-
-cdef inline Sum sum_of_lanes(LaneSums *sums, floating type_tag) noexcept nogil:
-    if floating is float:
-        halve_sums(sums, 8, type_tag)
-    halve_sums(sums, 4, type_tag)
-    halve_sums(sums, 2, type_tag)
-    halve_sums(sums, 1, type_tag)
-    if floating is float:
-        return exactly(sums.hi[0])
-    return two_sum(sums.hi[0], sums.lo[0])    # so that hi alone is the rounded sum
-
-
-cdef inline Sum total_sum(const floating *total, const floating *lost) noexcept nogil:
-    """Of the lanes that `add` filled."""
-    cdef Py_ssize_t LANES = LANE_BYTES // <Py_ssize_t> sizeof(floating), k
-    cdef LaneSums sums
-    if floating is float:
-        return exactly(csoftmax_sum_of_lanes(total, lost, START_OF_SUM))
-    for k in range(LANES):
-        sums.hi[k] = <double> total[k] - START_OF_SUM
-        if floating is float:
-            sums.hi[k] += lost[k]
-        else:
-            sums.lo[k] = lost[k]
-    return sum_of_lanes[floating](&sums, 0)
-
-
 cdef inline void exp_to_lane(
     const floating *x, floating *e, floating *total, floating *lost, floating *maximum,
     const Reduction *row, Kind kind
@@ -229,13 +87,12 @@ cdef inline void exp_to_lane(
 
 
 cdef inline void exp_chunk(
-    const floating *x, floating *e, const floating *y, Py_ssize_t n, floating *total,
+    const floating *x, floating *e, Py_ssize_t n, floating *total,
     floating *lost, floating *maxima, const Reduction *row, Kind kind
 ) noexcept nogil:
     """Write n exponentials to e, which has room for whole lanes, and add them to the lanes' sums.
 
-    `maxima`, one per lane, are updated. y, if not NULL, is where the results will go: fetched
-    meanwhile, it costs no time later.
+    `maxima`, one per lane, are updated.
     """
     cdef Py_ssize_t LANES = LANE_BYTES // <Py_ssize_t> sizeof(floating)
     cdef floating tail[FLOAT_LANES]
@@ -247,8 +104,6 @@ cdef inline void exp_chunk(
             exp_to_lane(x + i + k, values + k, total + k, lost + k, maxima + k, row, kind)
         for k in range(LANES):
             e[i + k] = values[k]
-        if y != NULL:
-            csoftmax_prefetch_to_write(y + i)
         i += LANES
     if i < n and n >= LANES:    # the last step overlaps the one before
         done = i + LANES - n
@@ -301,7 +156,7 @@ cdef inline double smallest_difference(
     The parts that `add` finds lost are up to half an ULP of `start` and are rounded when they are
     added themselves. The bound makes sure that this is less than an ULP of the difference.
     """
-    return <double> n * in_lane * start * (FLOAT_ULP if floating is float else DOUBLE_ULP) / 2
+    return <double> n * in_lane * start * (FLT_EPSILON if floating is float else DBL_EPSILON) / 2
 
 
 cdef inline void set_maximum_apart(
@@ -336,7 +191,7 @@ cdef inline floating guess_of_maximum(const floating *x) noexcept nogil:
 
 
 cdef inline void sweep(
-    const floating *x, floating *e, const floating *y, Py_ssize_t n, const Reduction *row,
+    const floating *x, floating *e, Py_ssize_t n, const Reduction *row,
     floating start, floating *total, floating *lost, floating *maxima, Kind kind
 ) noexcept nogil:
     """Exponentials to e, per lane their sums, and the largest of `start` and the lane's x."""
@@ -348,7 +203,7 @@ cdef inline void sweep(
         m[k] = start
         t[k] = START_OF_SUM
         l[k] = 0
-    exp_chunk(x, e, y, n, t, l, m, row, kind)
+    exp_chunk(x, e, n, t, l, m, row, kind)
     for k in range(LANES):
         maxima[k] = m[k]
         total[k] = t[k]
@@ -376,11 +231,11 @@ cdef inline bint guess_reduction(
 
 
 cdef inline void sweep_guessed(
-    const floating *x, floating *e, const floating *y, Py_ssize_t n, const Row *row,
+    const floating *x, floating *e, Py_ssize_t n, const Row *row,
     floating *total, floating *lost, floating *maxima
 ) noexcept nogil:
     sweep(
-        x, e, y, n, &row.reduction, <floating> row.maximum, total, lost, maxima, UNSHIFTED
+        x, e, n, &row.reduction, <floating> row.maximum, total, lost, maxima, UNSHIFTED
     )
 
 
@@ -418,7 +273,7 @@ cdef inline bint has_nan(const floating *x, Py_ssize_t x_step, Py_ssize_t n) noe
 
 
 cdef inline bint exponentials_in_two_sweeps(
-    const floating *x, floating *e, const floating *y, Py_ssize_t n, double temperature,
+    const floating *x, floating *e, Py_ssize_t n, double temperature,
     bint maximum_apart, Row *row
 ) noexcept nogil:
     """Exponentials to e and their sum, for 1 <= n <= CHUNK.
@@ -443,11 +298,11 @@ cdef inline bint exponentials_in_two_sweeps(
         return False
     kind = row.reduction.kind
     if kind == UNSHIFTED:
-        sweep(x, e, y, n, &row.reduction, maximum, total, lost, maxima, UNSHIFTED)
+        sweep(x, e, n, &row.reduction, maximum, total, lost, maxima, UNSHIFTED)
     elif kind == SHIFTED:
-        sweep(x, e, y, n, &row.reduction, maximum, total, lost, maxima, SHIFTED)
+        sweep(x, e, n, &row.reduction, maximum, total, lost, maxima, SHIFTED)
     else:
-        sweep(x, e, y, n, &row.reduction, maximum, total, lost, maxima, TEMPERED)
+        sweep(x, e, n, &row.reduction, maximum, total, lost, maxima, TEMPERED)
     row.others = total_sum(total, lost)
     if maximum_apart:
         set_maximum_apart(e, n, exponential(maximum, &row.reduction, kind), row)
@@ -455,22 +310,21 @@ cdef inline bint exponentials_in_two_sweeps(
 
 
 cdef inline bint exponentials(
-    const floating *x, floating *e, const floating *y, Py_ssize_t n, double temperature,
+    const floating *x, floating *e, Py_ssize_t n, double temperature,
     bint maximum_apart, Row *row
 ) noexcept nogil:
     """Exponentials to e and their sum, for 1 <= n <= CHUNK.
 
-    False if the maximum is not finite; row.maximum is then NaN if there is one. y is as in
-    exp_chunk.
+    False if the maximum is not finite; row.maximum is then NaN if there is one.
     """
     cdef floating total[FLOAT_LANES]
     cdef floating lost[FLOAT_LANES]
     cdef floating maxima[FLOAT_LANES]
     if guess_reduction(x, n, temperature, row):
-        sweep_guessed(x, e, y, n, row, total, lost, maxima)
+        sweep_guessed(x, e, n, row, total, lost, maxima)
         if finish_guessed(e, n, total, lost, maxima, maximum_apart, row):
             return True
-    return exponentials_in_two_sweeps(x, e, y, n, temperature, maximum_apart, row)
+    return exponentials_in_two_sweeps(x, e, n, temperature, maximum_apart, row)
 
 
 cdef inline Sum sum_of_row(const Row *row) noexcept nogil:
