@@ -312,3 +312,80 @@ def test_gradients_that_were_off(x, temperature, build, limits):
     exact = Exact(x, temperature).gradient(target, temperature)
     limit = limits["gradient with temperature"]
     check_gradient(gradient, exact, temperature, x.shape[1], x.dtype, limit)
+
+
+def most_wrong(dtype):
+    """Numbers in [-3, 0] whose exponentials this build rounds most upwards, and downwards."""
+    x = -np.random.default_rng(0).uniform(0, 3, 400_000).astype(dtype)
+    exact = np.exp(x.astype(np.longdouble))
+    order = np.argsort((csoftmax._dispatch.kernels.exp(x) - exact) / exact)
+    return x[order[-300:]], x[order[:300]]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("largest", ["equal", "two", "five", "sixteen of a lane"])
+def test_errors_of_one_sign(largest, layout, dtype, build, limits):
+    """The sum is too large because its terms are, and the probability because its term is not."""
+    rng = np.random.default_rng(1)
+    lanes = 64 // dtype.itemsize
+    count = {"equal": 0, "two": 2, "five": 5, "sixteen of a lane": 16}[largest]
+    upwards, downwards = most_wrong(dtype)
+    for large, small in ((upwards, downwards), (downwards, upwards)):
+        for n in (8, 40, 64, 300, 1000):
+            x = np.full((200, n), -30, dtype)
+            if largest == "equal":
+                x[:] = rng.choice(large, (200, 1))
+            else:
+                step = lanes if largest == "sixteen of a lane" else 1
+                places = np.arange(0, n, step)[:count]
+                x[:, places] = rng.choice(large, (200, len(places)))
+            x[:, -3:] = rng.choice(small, (200, 3)) - 3
+            arranged, axis = layout(x)
+            result = np.moveaxis(csoftmax.softmax(arranged, axis), axis, -1)
+            assert largest_error(result, Exact(x).softmax, dtype) <= limits["softmax"]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("n", [3, 10, 63, 64, 300, 1000, 4096, 9000])
+def test_many_equal_small_terms(n, layout, dtype, build, limits):
+    """Their sum is exact, though each alone may be too small to change what it is added to."""
+    smallest = -20 if dtype == np.float32 else -45
+    gaps = np.linspace(smallest, 0.7, 40)
+    x = np.repeat((gaps - np.log(n))[:, None], n, axis=1)
+    target = np.resize([0, n // 2, n - 1], len(x))
+    x[np.arange(len(x)), target] = 0
+    check_dominated(x.astype(dtype), target, layout, limits, 1.0)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("n", [2, 3, 10, 63, 64, 300, 1000, 4096, 9000])
+def test_two_equal_maxima(n, layout, dtype, build, limits):
+    gaps = np.resize(GAPS[dtype], 12)
+    x = np.random.default_rng(n).uniform(-1, 1, size=(len(gaps), n)) - gaps[:, None]
+    x[:, [0, n - 1]] = np.random.default_rng(n).normal(size=(len(gaps), 1))
+    x = x.astype(dtype)
+    target = np.resize([0, n - 1, n // 2], len(x))
+    arranged, axis = layout(x)
+    check_all(all_results(arranged, target, axis), Exact(x), x, target, limits)
+
+
+def test_a_maximum_above_the_guess(dtype, build, limits):
+    """The first numbers say little of the others."""
+    steps = [0.5, 3, 4.4, 4.5, 4.6, 5, 8, 30, 39.9, 40, 40.1, 100, 399.9, 400, 400.1, 1500]
+    for n in (32, 64, 65, 100, 1000):
+        x = rows(KINDS[0], len(steps), n, dtype)
+        x[np.arange(len(x)), n - 1] = x[:, : n // 2].max(-1) + steps
+        target = targets_of(x)
+        check_all(all_results(x, target), Exact(x), x, target, limits)
+
+
+@pytest.mark.parametrize("n", [1, 2, 40, 64, 300, 9000])
+@pytest.mark.parametrize("temperature", [1.0, 0.3])
+def test_a_class_that_has_everything(n, temperature, dtype, build):
+    """It has exactly 1; without FMA it may have an ULP more or less."""
+    tolerance = np.finfo(dtype).eps if build == "x86-64-v2" else 0
+    x, places = dominated_rows(n, [0, n // 2, n - 1], [0, 0.1, 17, -200], dtype)
+    x = (x - 800 * (np.arange(n) != places[:, None])).astype(dtype)
+    for arranged, axis in ((x, -1), (np.ascontiguousarray(x.T), 0)):
+        result = csoftmax.softmax(arranged, axis, temperature=temperature)
+        assert (np.abs(result.max(axis) - 1) <= tolerance).all()

@@ -18,8 +18,8 @@ from numpy cimport (
 )
 
 from csoftmax.kernels.arithmetic cimport (
-    TEMPERED, UNSHIFTED, Kind, Reduction, Sum, exact_fma, exactly, exponential, log_1p, multiply_add,
-    plus, power_of_two, reciprocal, reduction, times,
+    TEMPERED, UNSHIFTED, Kind, Reduction, Sum, exact_fma, exactly, exponential, log_1p,
+    multiply_add, plus, power_of_two, reciprocal, reduction, times,
 )
 from csoftmax.kernels.batches cimport (
     MAX_BATCH, Batch, exponentials_of_columns, row_of, start_batch, whole_lanes,

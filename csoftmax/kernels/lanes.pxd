@@ -92,7 +92,7 @@ cdef extern from * nogil:
 cdef enum:
     LANE_BYTES = 64
     FLOAT_LANES = 16      # LANE_BYTES of float; double has half as many
-    START_OF_SUM = 32     # of a lane's exponentials, more than each of them: see add
+    START_OF_SUM = 128    # of a lane's exponentials, more than each of them: see add
 
 
 cdef struct LaneSums:

@@ -35,19 +35,20 @@ cdef enum Path:
 cdef enum:
     MAX_OPERANDS = 8
     # Rows with up to FEW numbers are copied to columns, which takes 2 cycles a number whatever the
-    # length (Zen 4).
+    # length (Zen 4). Up to 100 that is still faster in the cache, but memory waits meanwhile:
+    # 400,000 rows of 100 took 1.4 ns a number, row by row 0.65.
     FEW = 63
-    # Of columns at a time. More are faster in the cache by up to a tenth, but memory that waits while
-    # they are computed costs more: 10^6 rows of 33 took 0.63 ns a number with 16 KiB, 0.42 with this.
+    # Of columns at a time. More are faster in the cache by up to a tenth, and slower out of it:
+    # 10^6 rows of 33 took 0.63 ns a number with 16 KiB, 0.42 with this.
     COPY_BYTES = 2048
-    # Rows whose stages are interleaved.
+    # Rows that go from stage to stage together: with 2, or 8, rows of 100 take 4 to 9 % more.
     STAGED_ROWS = 4
     # Rows that are not contiguous are copied together, as many as share cache lines along the other
     # axis, while they fit the cache.
     TILE_ROWS = 64
     TILE_BYTES = 262144
     # Below this many numbers a second thread costs more than it brings.
-    NUMBERS_PER_THREAD = 16384
+    NUMBERS_PER_THREAD = 12288
 
 
 cdef int thread_limit = 1
@@ -293,6 +294,14 @@ cdef void compute_long_row(
     write_target(operation, y, n, operands, &outcome)
 
 
+cdef inline npy_intp rows_in_stages(npy_intp n, floating type_tag) noexcept nogil:
+    """So few that their exponentials and logits fit a small L1 cache together."""
+    cdef npy_intp rows = STAGED_ROWS
+    while rows > 1 and 2 * rows * whole_lanes[floating](n, 0) > chunk_length[floating](0):
+        rows = rows // 2
+    return rows
+
+
 cdef void compute_rows(
     const Operation *operation, const floating *x, npy_intp x_step, floating *y, npy_intp y_step,
     npy_intp n, npy_intp rows, char **operands, const npy_intp *steps, Chunk *chunks, int threads
@@ -302,14 +311,11 @@ cdef void compute_rows(
     cdef const floating *row_x = x
     cdef floating *row_y = y
     cdef bint are_short = chunks_of[floating](n, 0) == 1
-    cdef npy_intp staged = STAGED_ROWS
+    cdef npy_intp staged = 1
     cdef npy_intp r = 0
     cdef int k
     if are_short and operation.elementwise == NULL:
-        while staged > 1 and 2 * staged * whole_lanes[floating](n, 0) > chunk_length[floating](0):
-            staged = staged // 2
-    else:
-        staged = 1
+        staged = rows_in_stages[floating](n, 0)
     while r < rows:
         row_x = at[floating](<char *> x, r * x_step, 0)
         row_y = at[floating](<char *> y, r * y_step, 0)

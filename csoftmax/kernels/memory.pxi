@@ -34,7 +34,8 @@ cdef extern from * nogil:
         (void)context;
         if (block == NULL || block->capacity < size || block->capacity / 2 > size) {
             free(block);
-            if (size > SIZE_MAX / 2 || posix_memalign(&start, CSOFTMAX_HUGE, size + CSOFTMAX_HEADER)) {
+            if (size > SIZE_MAX / 2
+                || posix_memalign(&start, CSOFTMAX_HUGE, size + CSOFTMAX_HEADER)) {
                 return NULL;
             }
             block = start;

@@ -24,7 +24,7 @@ from csoftmax.kernels.lanes cimport (
 cdef extern from * nogil:
     """
     /* log(START_OF_SUM) - log(2) / 2, at least: so far above a guess no exponential is larger. */
-    #define LARGEST_IN_SUM 3.1
+    #define LARGEST_IN_SUM 4.5
     """
     const double LARGEST_IN_SUM
 
@@ -153,10 +153,12 @@ cdef inline double smallest_difference(
     """Of the sum and its largest term: below, it is made anew without that term.
 
     In units of the term. Of n numbers, `in_lane` are added one to another, beginning with `start`.
-    The parts that `add` finds lost are up to half an ULP of `start` and are rounded when they are
-    added themselves. The bound makes sure that this is less than an ULP of the difference.
+    The parts that `add` finds lost are up to half an ULP of `start`, and are rounded when they are
+    added themselves. The bound keeps that below an ULP of the difference. It is less than 1: where
+    the largest term is there twice, that is the difference.
     """
-    return <double> n * in_lane * start * (FLT_EPSILON if floating is float else DBL_EPSILON) / 2
+    cdef double half_ulp = (FLT_EPSILON if floating is float else DBL_EPSILON) / 2
+    return min(0.75, half_ulp * start * in_lane * n)
 
 
 cdef inline void set_maximum_apart(
