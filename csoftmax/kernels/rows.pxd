@@ -90,7 +90,7 @@ cdef inline void exp_chunk(
     const floating *x, floating *e, Py_ssize_t n, floating *total,
     floating *lost, floating *maxima, const Reduction *row, Kind kind
 ) noexcept nogil:
-    """Write n exponentials to e, which has room for whole lanes, and add them to the lanes' sums.
+    """Write n exponentials to e, which has room for LANES at least, and add them to the sums.
 
     `maxima`, one per lane, are updated.
     """
