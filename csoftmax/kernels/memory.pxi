@@ -1,10 +1,12 @@
 """Memory for large results.
 
 The pages of a new large array cost more than a softmax: the kernel clears each of them when it is
-first written, twice the time of everything else. So the memory of one large result is kept when
-its array is gone, for the next: as ONNX Runtime's arena does. It is marked as free (MADV_FREE): the
-kernel takes it whenever it needs some. The arrays are ordinary ones that own their data: NumPy asks
-an array's own allocator to free it.
+first written, twice the time of everything else. The C library keeps some of what is freed, but may
+give it back after each call: 15 times the time was seen for a gradient of 4 MB. So the memory of
+large results is kept when their arrays are gone, one for each power of two, for the next: as ONNX
+Runtime's arena does. From 4 MB on it is marked as free (MADV_FREE): the kernel takes it whenever it
+needs some. The arrays are ordinary ones that own their data: NumPy asks an array's own allocator to
+free it.
 """
 
 cdef extern from * nogil:
@@ -18,29 +20,65 @@ cdef extern from * nogil:
     /* A huge page: memory is aligned so, and marked in whole ones, which would be split else. */
     #define CSOFTMAX_HUGE ((size_t)1 << 21)
     #define CSOFTMAX_HEADER 4096
+    #define CSOFTMAX_LEAST_KEPT ((size_t)1 << 20)
     #define CSOFTMAX_MOST_KEPT ((size_t)1 << 29)
+    #define CSOFTMAX_SIZES 10
 
     /* Stands in front of the data, CSOFTMAX_HEADER bytes. */
     typedef struct {
         size_t capacity;
     } csoftmax_block;
 
-    static csoftmax_block *csoftmax_kept_block = NULL;
+    /* From 2^i LEAST_KEPT on, up to twice that. */
+    static csoftmax_block *csoftmax_kept[CSOFTMAX_SIZES];
+
+    static csoftmax_block *csoftmax_swap(int i, csoftmax_block *block)
+    {
+        return __atomic_exchange_n(&csoftmax_kept[i], block, __ATOMIC_ACQ_REL);
+    }
+
+    static int csoftmax_place(size_t size)
+    {
+        int i = 0;
+        while (i < CSOFTMAX_SIZES - 1 && size >= CSOFTMAX_LEAST_KEPT << (i + 1)) {
+            i++;
+        }
+        return i;
+    }
+
+    /* One that is large enough, and less than half of it would be left over; or NULL. */
+    static csoftmax_block *csoftmax_take(int i, size_t size)
+    {
+        csoftmax_block *block = i < CSOFTMAX_SIZES ? csoftmax_swap(i, NULL) : NULL;
+        if (block != NULL && block->capacity / 2 > size) {
+            free(csoftmax_swap(i, block));
+            return NULL;
+        }
+        if (block != NULL && block->capacity < size) {
+            free(block);
+            return NULL;
+        }
+        return block;
+    }
 
     static void *csoftmax_keeping_malloc(void *context, size_t size)
     {
-        csoftmax_block *block = __atomic_exchange_n(&csoftmax_kept_block, NULL, __ATOMIC_ACQ_REL);
-        void *start = block;
+        csoftmax_block *block = csoftmax_take(csoftmax_place(size), size);
+        void *start;
         (void)context;
-        if (block == NULL || block->capacity < size || block->capacity / 2 > size) {
-            free(block);
+        if (block == NULL) {
+            block = csoftmax_take(csoftmax_place(size) + 1, size);
+        }
+        if (block == NULL) {
             if (size > SIZE_MAX / 2
                 || posix_memalign(&start, CSOFTMAX_HUGE, size + CSOFTMAX_HEADER)) {
                 return NULL;
             }
             block = start;
             block->capacity = size;
-            madvise(block, size + CSOFTMAX_HEADER, MADV_HUGEPAGE);
+            if (size >= 2 * CSOFTMAX_HUGE) {
+                madvise(block, size + CSOFTMAX_HEADER, MADV_HUGEPAGE);
+            }
         }
         return (char *)block + CSOFTMAX_HEADER;
     }
@@ -64,10 +102,12 @@ cdef extern from * nogil:
         }
         block = (csoftmax_block *)((char *)data - CSOFTMAX_HEADER);
         if (block->capacity <= CSOFTMAX_MOST_KEPT) {
-            madvise(
-                (char *)block + CSOFTMAX_HUGE,
-                (block->capacity / CSOFTMAX_HUGE - 1) * CSOFTMAX_HUGE, MADV_FREE);
-            block = __atomic_exchange_n(&csoftmax_kept_block, block, __ATOMIC_ACQ_REL);
+            if (block->capacity >= 2 * CSOFTMAX_HUGE) {
+                madvise(
+                    (char *)block + CSOFTMAX_HUGE,
+                    (block->capacity / CSOFTMAX_HUGE - 1) * CSOFTMAX_HUGE, MADV_FREE);
+            }
+            block = csoftmax_swap(csoftmax_place(block->capacity), block);
         }
         free(block);
     }
@@ -92,15 +132,13 @@ cdef extern from * nogil:
     };
     #else
     #define CSOFTMAX_KEEPS_MEMORY 0
+    #define CSOFTMAX_LEAST_KEPT 0
     static PyDataMem_Handler csoftmax_memory;
     #endif
     """
     bint CSOFTMAX_KEEPS_MEMORY
+    const size_t CSOFTMAX_LEAST_KEPT
     PyDataMem_Handler csoftmax_memory
-
-
-cdef enum:
-    LARGE = 16777216    # bytes; the C library itself keeps what is smaller
 
 
 cdef object memory = PyCapsule_New(&csoftmax_memory, "mem_handler", NULL)
@@ -109,7 +147,7 @@ cdef object memory = PyCapsule_New(&csoftmax_memory, "mem_handler", NULL)
 cdef object new_result(int dimensions, npy_intp *shape, int type_number, npy_intp bytes):
     """An array that is not initialized."""
     cdef object numpys_own
-    if not CSOFTMAX_KEEPS_MEMORY or bytes < LARGE:
+    if not CSOFTMAX_KEEPS_MEMORY or bytes < <npy_intp> CSOFTMAX_LEAST_KEPT:
         return PyArray_EMPTY(dimensions, shape, type_number, False)
     numpys_own = PyDataMem_SetHandler(memory)
     try:
