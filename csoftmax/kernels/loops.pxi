@@ -308,8 +308,8 @@ cdef void compute_rows(
 ) noexcept nogil:
     """Rows of contiguous numbers."""
     cdef char *row_operands[MAX_OPERANDS]
-    cdef const floating *row_x = x
-    cdef floating *row_y = y
+    cdef const floating *row_x
+    cdef floating *row_y
     cdef bint are_short = chunks_of[floating](n, 0) == 1
     cdef npy_intp staged = 1
     cdef npy_intp r = 0

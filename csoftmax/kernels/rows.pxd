@@ -315,10 +315,7 @@ cdef inline bint exponentials(
     const floating *x, floating *e, Py_ssize_t n, double temperature,
     bint maximum_apart, Row *row
 ) noexcept nogil:
-    """Exponentials to e and their sum, for 1 <= n <= CHUNK.
-
-    False if the maximum is not finite; row.maximum is then NaN if there is one.
-    """
+    """As exponentials_in_two_sweeps; in one, where the maximum can be guessed."""
     cdef floating total[FLOAT_LANES]
     cdef floating lost[FLOAT_LANES]
     cdef floating maxima[FLOAT_LANES]
