@@ -87,7 +87,7 @@ def softmax(x, /, axis=-1, *, temperature=1.0, out=None):
     >>> softmax([2.0, 1.0, 0.5], temperature=2).round(3)
     array([0.481, 0.292, 0.227])
     """
-    result = kernels.directly(kernels.SOFTMAX, x, axis, temperature, out)
+    result = kernels.directly(kernels.DIRECT_SOFTMAX, x, axis, temperature, out)
     return rowwise(kernels.softmax, x, axis, temperature, out) if result is None else result
 
 
@@ -141,7 +141,7 @@ def log_softmax(x, /, axis=-1, *, temperature=1.0, out=None):
     >>> log_softmax([20.0, 0.0])
     array([-2.06115362e-09, -2.00000000e+01])
     """
-    result = kernels.directly(kernels.LOG_SOFTMAX, x, axis, temperature, out)
+    result = kernels.directly(kernels.DIRECT_LOG_SOFTMAX, x, axis, temperature, out)
     return rowwise(kernels.log_softmax, x, axis, temperature, out) if result is None else result
 
 

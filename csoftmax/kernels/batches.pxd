@@ -303,16 +303,15 @@ cdef inline void sweep_columns(
         set_maxima_apart(x, x_step, n, batch, False, kind)
 
 
-cdef inline void exponentials_of_columns(
+cdef inline void exponentials_below_maxima(
     const floating *x, Py_ssize_t x_step, floating *e, Py_ssize_t e_step, Py_ssize_t n,
     const char *temperatures, Py_ssize_t temperature_step, Batch *batch, bint keep,
     bint maximum_apart
 ) noexcept nogil:
-    """Exponentials to e, unless not to be kept, and the sums to `batch`.
+    """Exponentials to e, unless not to be kept, and the sums to `batch`, which has the maxima.
 
     Steps are from number to number. x and e have room for whole lanes of rows; e may be x.
     """
-    set_maxima_of_columns(x, x_step, n, batch)
     set_reductions[floating](batch, temperatures, temperature_step, 0)
     if batch.kind == UNSHIFTED:
         sweep_columns(x, x_step, e, e_step, n, batch, keep, maximum_apart, UNSHIFTED)
@@ -320,3 +319,14 @@ cdef inline void exponentials_of_columns(
         sweep_columns(x, x_step, e, e_step, n, batch, keep, maximum_apart, SHIFTED)
     else:
         sweep_columns(x, x_step, e, e_step, n, batch, keep, maximum_apart, TEMPERED)
+
+
+cdef inline void exponentials_of_columns(
+    const floating *x, Py_ssize_t x_step, floating *e, Py_ssize_t e_step, Py_ssize_t n,
+    const char *temperatures, Py_ssize_t temperature_step, Batch *batch, bint keep,
+    bint maximum_apart
+) noexcept nogil:
+    set_maxima_of_columns(x, x_step, n, batch)
+    exponentials_below_maxima(
+        x, x_step, e, e_step, n, temperatures, temperature_step, batch, keep, maximum_apart
+    )

@@ -1,5 +1,7 @@
 """The commonest call, without the microsecond that the machinery of gufuncs takes."""
 
+DIRECT_SOFTMAX, DIRECT_LOG_SOFTMAX = SOFTMAX, LOG_SOFTMAX
+
 
 cdef inline bint is_plain(object array, int type_number) noexcept:
     """Contiguous, aligned and in this machine's byte order."""
@@ -66,6 +68,7 @@ def directly(int number, x, axis, temperature, out):
     steps[1] = 0
     steps[3] = steps[4] = all.in_group * steps[0]
     all.x_group_step = all.y_group_step = all.n * steps[3]
+    all.beside_group_step = 0
     if all.in_group == 1:    # a group of rows, not groups of one
         all.in_group = all.groups
         all.groups = 1
@@ -84,7 +87,7 @@ def directly(int number, x, axis, temperature, out):
     return out
 
 
-cdef inline void compute(int number, int type_number, const Rows *all) noexcept nogil:
+cdef inline void compute(int number, int type_number, Rows *all) noexcept nogil:
     cdef unsigned int flags = csoftmax_float_flags()
     if type_number == NPY_FLOAT:
         over_rows[float](&gufuncs[number].operations[0], all, 0)

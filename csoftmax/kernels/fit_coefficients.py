@@ -116,6 +116,22 @@ def fit_log(dtype, degree):
     report(f"log, {dtype.__name__}", enumerate(coefficients), error, dtype)
 
 
+def fit_log_1p(dtype, degree):
+    """log(1 + x) = x q(x) for x in [0, 1]."""
+    interval = (mpf(0), mpf(1))
+
+    def quotient(x):
+        return mpmath.log1p(x) / x if x else mpf(1)
+
+    coefficients = minimax(quotient, lambda x: 1 / quotient(x), degree, interval)
+    coefficients = rounded(coefficients, dtype)
+    exact_coefficients = [mpf(float(c)) for c in coefficients]
+    error = largest_relative_error(
+        lambda x: mpmath.polyval(exact_coefficients[::-1], x), quotient, interval
+    )
+    report(f"log1p, {dtype.__name__}", enumerate(coefficients), error, dtype)
+
+
 def split(name, value, bits, dtype):
     """A constant as hi + lo, hi with so few bits that its product with an integer is exact."""
     mantissa, exponent = mpmath.frexp(value)
@@ -128,6 +144,7 @@ if __name__ == "__main__":
     fit_exp(np.float32, 6)
     fit_exp(np.float64, 11)
     fit_log(np.float64, 6)
+    fit_log_1p(np.float32, 10)
     # |n| <= 512 has 10 bits in float32 (15 + 10 > 24 only where n's last bit is 0), 13 in float64.
     split("ln2", mpmath.log(2), 15, np.float32)
     split("ln2", mpmath.log(2), 40, np.float64)

@@ -9,7 +9,7 @@ from libc.stdint cimport int64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 from numpy cimport (
-    NPY_DOUBLE, NPY_FLOAT, NPY_INT64, NPY_MAXDIMS, PyArray_BYTES, PyArray_CheckExact, PyArray_DIMS,
+    NPY_BOOL, NPY_DOUBLE, NPY_FLOAT, NPY_INT64, NPY_MAXDIMS, PyArray_BYTES, PyArray_CheckExact, PyArray_DIMS,
     PyArray_EMPTY, PyArray_ISCARRAY_RO, PyArray_ISWRITEABLE, PyArray_ITEMSIZE, PyArray_NBYTES,
     PyArray_NDIM, PyArray_SAMESHAPE, PyArray_SIZE, PyArray_TYPE,
     PyDataMem_Handler, PyDataMem_SetHandler, PyUFunc_FromFuncAndDataAndSignature, PyUFunc_None,
@@ -18,17 +18,22 @@ from numpy cimport (
 )
 
 from csoftmax.kernels.arithmetic cimport (
-    TEMPERED, UNSHIFTED, Kind, Reduction, Sum, exact_fma, exactly, exponential, log_1p,
-    multiply_add, plus, power_of_two, reciprocal, reduction, times,
+    SHIFTED, TEMPERED, UNSHIFTED, Kind, Reduction, Sum, exact_fma, exactly, exponential, log_1p,
+    log_1p_up_to_one, multiply_add, plus, power_of_two, reciprocal, reduction, times, two_sum,
 )
 from csoftmax.kernels.batches cimport (
-    MAX_BATCH, Batch, exponentials_of_columns, row_of, start_batch, whole_lanes,
+    MAX_BATCH, Batch, exponentials_below_maxima, exponentials_of_columns, reduction_of, row_of,
+    set_maxima_of_columns, start_batch, whole_lanes,
 )
 from csoftmax.kernels.lanes cimport FLOAT_LANES, LANE_BYTES
 from csoftmax.kernels.rows cimport (
     CHUNK_BYTES, FLOAT_CHUNK, Chunk, Row, combine_chunks, exponentials,
-    exponentials_in_two_sweeps, finish_guessed, guess_reduction, has_nan, log_sum_of_row,
+    exponentials_in_two_sweeps, finish_guessed, guess_reduction, has_nan, in_units_of_row, log_sum_of_row,
     sum_of_row, sweep_guessed,
+)
+from csoftmax.kernels.weighing cimport (
+    Coefficients, Distances, add_product, add_term, coefficient, from_higher, sum_of_products,
+    sum_of_unmasked, weigh_by_coefficients, weigh_by_exponentials,
 )
 
 cdef extern from * nogil:
@@ -85,9 +90,14 @@ import_ufunc()
 compiler = CSOFTMAX_COMPILER.decode()
 openmp = bool(CSOFTMAX_OPENMP)
 
+include "operation.pxi"
 include "operations.pxi"
+include "losses.pxi"
 include "copies.pxi"
+include "masks.pxi"
 include "loops.pxi"
+include "products.pxi"
+include "elementwise.pxi"
 include "gufuncs.pxi"
 include "memory.pxi"
 include "direct.pxi"

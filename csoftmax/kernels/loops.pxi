@@ -1,29 +1,6 @@
 """The loops over rows: which way they go, and what threads share."""
 
 
-ctypedef void (*any_function)() noexcept nogil
-
-
-cdef enum Numbers:
-    # What a function makes of each number of a row.
-    NOTHING
-    SCALED_EXPONENTIALS
-    LOG_PROBABILITIES
-
-
-cdef struct Operation:
-    any_function outcome       # functions of operations.pxi, for one of the types
-    any_function batch
-    any_function limit
-    any_function elementwise   # instead of all these
-    Numbers numbers
-    int target                 # which operand is the target, 0 for none; ignore_index is the next
-    int temperature            # which is the temperature, 0 for none
-    int operands               # of the gufunc: logits, row operands, results
-    bint has_row_result        # the last one is a row, not a number
-    bint takes_logarithm       # of a sum: then the maximum is set apart
-
-
 cdef enum Path:
     # How rows get to the functions that compute them.
     DIRECT_ROWS       # rows that are contiguous
@@ -33,7 +10,7 @@ cdef enum Path:
 
 
 cdef enum:
-    MAX_OPERANDS = 8
+    MAX_OPERANDS = 10
     # Rows with up to FEW numbers are copied to columns, which takes 2 cycles a number whatever the
     # length (Zen 4). Up to 100 that is still faster in the cache, but memory waits meanwhile:
     # 400,000 rows of 100 took 1.4 ns a number, row by row 0.65.
@@ -41,6 +18,7 @@ cdef enum:
     # Of columns at a time. More are faster in the cache by up to a tenth, and slower out of it:
     # 10^6 rows of 33 took 0.63 ns a number with 16 KiB, 0.42 with this.
     COPY_BYTES = 2048
+    FLOAT_TILE = FEW * FLOAT_LANES
     # Rows that go from stage to stage together: with 2, or 8, rows of 100 take 4 to 9 % more.
     STAGED_ROWS = 4
     # Rows that are not contiguous are copied together, as many as share cache lines along the other
@@ -52,6 +30,10 @@ cdef enum:
 
 
 cdef int thread_limit = 1
+
+
+cdef inline bint is_product(const Operation *operation) noexcept nogil:
+    return operation.numbers == SOFTMAX_PRODUCTS or operation.numbers == LOG_SOFTMAX_PRODUCTS
 
 
 def raise_if_out_of_memory():
@@ -86,16 +68,49 @@ cdef inline void finish_row(
 
 
 cdef inline void write_numbers(
-    const Operation *operation, const floating *x, const floating *e, floating *y, npy_intp n,
-    const Row *row, const Outcome *outcome, Sum ratio, double ratio_power
+    const Operation *operation, const floating *x, const floating *e, floating *y, npy_intp first,
+    npy_intp n, char **operands, const Row *row, const Outcome *outcome, Sum ratio,
+    double ratio_power
 ) noexcept nogil:
-    """The results of a chunk of a row, from its logits x or its exponentials e."""
-    if operation.numbers == SCALED_EXPONENTIALS:
-        scale_far(e, y, n, outcome.factor, ratio, ratio_power)
-    elif row.reduction.kind == TEMPERED:
+    """The results of a chunk of a row, from its logits x or its exponentials e.
+
+    `first` is where it begins in the row.
+    """
+    cdef Coefficients coefficients
+    if operation.numbers == LOG_PROBABILITIES and row.reduction.kind == TEMPERED:
         write_log_probabilities(x, y, n, row, outcome.log_sum, TEMPERED)
-    else:
+    elif operation.numbers == LOG_PROBABILITIES:
         write_log_probabilities(x, y, n, row, outcome.log_sum, UNSHIFTED)
+    else:
+        scale_far(e, y, n, outcome.factor, ratio, ratio_power)
+    if operation.numbers == GRADIENTS:
+        coefficients = coefficients_of_row[floating](operation, operands, first, 0)
+        subtract_coefficients(y, n, &coefficients, outcome)
+
+
+cdef inline Coefficients coefficients_of_row(
+    const Operation *operation, char **operands, npy_intp first, floating type_tag
+) noexcept nogil:
+    """From the number `first` on."""
+    cdef npy_intp offset = first * <npy_intp> sizeof(floating)
+    cdef const char *targets = NULL
+    if not operation.target:
+        targets = operands[operation.beside - 1] + offset
+    return coefficients_of(
+        operands, targets, operands[operation.class_weight - 1] + offset, operation.target > 0
+    )
+
+
+cdef inline void weigh_distances(
+    const Operation *operation, const floating *x, const floating *e, npy_intp first, npy_intp n,
+    char **operands, double maximum, Distances *distances
+) noexcept nogil:
+    cdef Coefficients coefficients
+    if operation.weighing == BY_EXPONENTIALS:
+        weigh_by_exponentials(x, e, n, <floating> maximum, distances)
+    elif operation.weighing == BY_COEFFICIENTS:
+        coefficients = coefficients_of_row[floating](operation, operands, first, 0)
+        weigh_by_coefficients(x, n, <floating> maximum, &coefficients, distances)
 
 
 cdef inline bint begin_row(
@@ -192,6 +207,10 @@ cdef void compute_short_rows(
             is_finite[r] = n > 0 and temperature[r] > 0 and exponentials_in_two_sweeps(
                 xs[r], es[r], n, temperature[r], operation.takes_logarithm, row + r
             )
+        if is_finite[r]:
+            weigh_distances(
+                operation, xs[r], es[r], 0, n, of_row[r], row[r].maximum, &outcome[r].distances
+            )
         if is_begun[r]:
             finish_row[floating](operation, row + r, is_finite[r], of_row[r], outcome + r, 0)
     if operation.numbers == NOTHING:
@@ -199,7 +218,7 @@ cdef void compute_short_rows(
     for r in range(rows):
         if is_finite[r]:
             write_numbers(
-                operation, xs[r], es[r], ys[r], n, row + r, outcome + r, exactly(1), 0
+                operation, xs[r], es[r], ys[r], 0, n, of_row[r], row + r, outcome + r, exactly(1), 0
             )
             write_target(operation, ys[r], n, of_row[r], outcome + r)
         elif is_begun[r]:
@@ -216,48 +235,92 @@ cdef inline npy_intp chunks_of(npy_intp n, floating type_tag) noexcept nogil:
 
 
 cdef void sweep_chunk(
-    const Operation *operation, const floating *x, floating *y, npy_intp n, double temperature,
-    Chunk *chunk
+    const Operation *operation, const floating *x, floating *y, npy_intp first, npy_intp n,
+    char **operands, npy_intp beside_step, double temperature, Chunk *chunk, Distances *distances
 ) noexcept nogil:
     """The sums of a chunk, and its exponentials to y if they will be needed."""
     cdef floating buffer[FLOAT_CHUNK]
-    cdef floating *e = room_for_exponentials(operation, x, y, n, buffer)
+    cdef floating unmasked[FLOAT_CHUNK]
+    cdef floating *copy = y
+    cdef floating *e
+    if operation.numbers == NOTHING:
+        copy = unmasked
+    if operation.is_masked:
+        copy_masked(
+            x, sizeof(floating), copy, sizeof(floating), n,
+            operands[operation.beside - 1] + first * beside_step, beside_step,
+        )
+        x = copy
+    e = room_for_exponentials(operation, x, y, n, buffer)
     chunk.is_finite = exponentials(x, e, n, temperature, operation.takes_logarithm, &chunk.row)
     if not chunk.is_finite:
         fill(e, n, 0)
         chunk.ratio = exactly(0)
         chunk.ratio_power = 0
-    if operation.numbers == SCALED_EXPONENTIALS and e != y:
+    if operation.weighing != NO_DISTANCES:
+        weigh_distances(
+            operation, x, e, first, n, operands, reference_of(chunk), distances
+        )
+    if operation.numbers != NOTHING and operation.numbers != LOG_PROBABILITIES and e != y:
         memcpy(y, e, n * sizeof(floating))
 
 
+cdef inline double reference_of(const Chunk *chunk) noexcept nogil:
+    """What distances in a chunk are taken from: of -inf alone, from any finite number."""
+    return chunk.row.maximum if chunk.is_finite else 0
+
+
 cdef inline void sweep_chunks(
-    const Operation *operation, const floating *x, floating *y, npy_intp n, double temperature,
-    Chunk *chunks, npy_intp first, npy_intp last
+    const Operation *operation, const floating *x, floating *y, npy_intp n, char **operands,
+    npy_intp beside_step, double temperature, Chunk *chunks, npy_intp first, npy_intp last
 ) noexcept nogil:
     cdef npy_intp length = chunk_length[floating](0), c
     for c in range(first, last):
         sweep_chunk(
-            operation, x + c * length, y + c * length, min(length, n - c * length), temperature,
-            chunks + c,
+            operation, x + c * length, y + c * length, c * length, min(length, n - c * length),
+            operands, beside_step, temperature, chunks + c, &chunks[c].distances,
         )
 
 
+cdef inline void combine_distances(
+    const Operation *operation, const Chunk *chunks, npy_intp count, const Row *row,
+    Distances *distances
+) noexcept nogil:
+    cdef npy_intp c
+    cdef const Chunk *chunk
+    cdef Sum weights, weighted
+    distances.weights = exactly(0)
+    distances.weighted = exactly(0)
+    for c in range(count):
+        chunk = chunks + c
+        weights = chunk.distances.weights
+        weighted = chunk.distances.weighted
+        if operation.weighing == BY_EXPONENTIALS:
+            if not chunk.is_finite:
+                continue
+            weights = in_units_of_row(chunk, sum_of_row(&chunk.row))
+            weighted = in_units_of_row(chunk, weighted)
+        weighted = from_higher(weighted, weights, row.maximum, reference_of(chunk))
+        distances.weights = plus(distances.weights, weights)
+        distances.weighted = plus(distances.weighted, weighted)
+
+
 cdef inline void write_chunks(
-    const Operation *operation, const floating *x, floating *y, npy_intp n, const Row *row,
-    const Outcome *outcome, const Chunk *chunks, npy_intp first, npy_intp last
+    const Operation *operation, const floating *x, floating *y, npy_intp n, char **operands,
+    const Row *row, const Outcome *outcome, const Chunk *chunks, npy_intp first, npy_intp last
 ) noexcept nogil:
     cdef npy_intp length = chunk_length[floating](0), c
     for c in range(first, last):
         write_numbers(
-            operation, x + c * length, y + c * length, y + c * length, min(length, n - c * length),
-            row, outcome, chunks[c].ratio, chunks[c].ratio_power,
+            operation, x + c * length, y + c * length, y + c * length, c * length,
+            min(length, n - c * length), operands, row, outcome, chunks[c].ratio,
+            chunks[c].ratio_power,
         )
 
 
 cdef void compute_long_row(
     const Operation *operation, const floating *x, floating *y, npy_intp n, char **operands,
-    Chunk *chunks, int threads
+    npy_intp beside_step, Chunk *chunks, int threads
 ) noexcept nogil:
     """In chunks, whose bounds depend on n alone: so a result does not depend on the threads."""
     cdef npy_intp count = chunks_of[floating](n, 0)
@@ -269,26 +332,30 @@ cdef void compute_long_row(
     if not begin_row(operation, x, y, n, operands, &outcome, &temperature):
         return
     if threads == 1:
-        sweep_chunks(operation, x, y, n, temperature, chunks, 0, count)
+        sweep_chunks(operation, x, y, n, operands, beside_step, temperature, chunks, 0, count)
     else:
         for t in prange(threads, num_threads=threads, schedule="static", chunksize=1):
             sweep_chunks(
-                operation, x, y, n, temperature, chunks, count * t // threads,
-                count * (t + 1) // threads,
+                operation, x, y, n, operands, beside_step, temperature, chunks,
+                count * t // threads, count * (t + 1) // threads,
             )
     is_defined = temperature > 0 and combine_chunks[floating](chunks, count, temperature, &row, 0)
+    if is_defined and operation.weighing != NO_DISTANCES:
+        combine_distances(operation, chunks, count, &row, &outcome.distances)
     finish_row[floating](operation, &row, is_defined, operands, &outcome, 0)
     if operation.numbers == NOTHING:
         return
     if not is_defined:
         fill(y, n, NAN)
         return
+    if operation.is_masked:    # its copy
+        x = y
     if threads == 1:
-        write_chunks(operation, x, y, n, &row, &outcome, chunks, 0, count)
+        write_chunks(operation, x, y, n, operands, &row, &outcome, chunks, 0, count)
     else:
         for t in prange(threads, num_threads=threads, schedule="static", chunksize=1):
             write_chunks(
-                operation, x, y, n, &row, &outcome, chunks, count * t // threads,
+                operation, x, y, n, operands, &row, &outcome, chunks, count * t // threads,
                 count * (t + 1) // threads,
             )
     write_target(operation, y, n, operands, &outcome)
@@ -304,40 +371,88 @@ cdef inline npy_intp rows_in_stages(npy_intp n, floating type_tag) noexcept nogi
 
 cdef void compute_rows(
     const Operation *operation, const floating *x, npy_intp x_step, floating *y, npy_intp y_step,
-    npy_intp n, npy_intp rows, char **operands, const npy_intp *steps, Chunk *chunks, int threads
+    npy_intp n, npy_intp rows, char **operands, const npy_intp *steps, npy_intp beside_step,
+    Chunk *chunks, int threads
 ) noexcept nogil:
-    """Rows of contiguous numbers."""
+    """Rows of contiguous numbers; only a mask may have a step between numbers."""
     cdef char *row_operands[MAX_OPERANDS]
     cdef const floating *row_x
     cdef floating *row_y
     cdef bint are_short = chunks_of[floating](n, 0) == 1
-    cdef npy_intp staged = 1
-    cdef npy_intp r = 0
+    cdef npy_intp staged = rows_in_stages[floating](n, 0) if are_short else 1
+    cdef npy_intp r = 0, i
     cdef int k
-    if are_short and operation.elementwise == NULL:
-        staged = rows_in_stages[floating](n, 0)
+    if is_product(operation):
+        staged = 1
     while r < rows:
         row_x = at[floating](<char *> x, r * x_step, 0)
         row_y = at[floating](<char *> y, r * y_step, 0)
         for k in range(operation.operands - 1):
             row_operands[k] = operands[k] + r * steps[k]
-        if operation.elementwise != NULL:
-            (<void (*)(const floating *, floating *, Py_ssize_t) noexcept nogil>
-                operation.elementwise)(row_x, row_y, n)
+        if is_product(operation):
+            products_of_row(
+                row_x, <floating *> row_operands[operation.beside - 1], row_y, n,
+                (<double *> row_operands[operation.temperature - 1])[0], chunks, threads,
+                operation.numbers,
+            )
+        elif are_short and operation.is_masked:
+            compute_masked_rows(
+                operation, row_x, x_step, row_y, y_step, n, min(staged, rows - r), row_operands,
+                steps, beside_step,
+            )
         elif are_short:
             compute_short_rows(
                 operation, row_x, x_step, row_y, y_step, n, min(staged, rows - r), row_operands,
                 steps,
             )
         else:
-            compute_long_row(operation, row_x, row_y, n, row_operands, chunks, threads)
+            compute_long_row(
+                operation, row_x, row_y, n, row_operands, beside_step, chunks, threads
+            )
+        if operation.is_masked and operation.has_row_result:
+            for i in range(min(staged, rows - r)):
+                restore_masked(
+                    operation, at[floating](<char *> row_y, i * y_step, 0), sizeof(floating), n,
+                    row_operands[operation.beside - 1] + i * steps[operation.beside - 1],
+                    beside_step,
+                )
         r += staged
+
+
+cdef void compute_masked_rows(
+    const Operation *operation, const floating *x, npy_intp x_step, floating *y, npy_intp y_step,
+    npy_intp n, npy_intp rows, char **operands, const npy_intp *steps, npy_intp beside_step
+) noexcept nogil:
+    """As compute_short_rows, of copies in y, or in a buffer where the result is a number."""
+    cdef floating buffer[FLOAT_CHUNK]
+    cdef floating *copies = y
+    cdef npy_intp copy_step = y_step
+    cdef npy_intp r
+    if operation.numbers == NOTHING:
+        copies = buffer
+        copy_step = n * sizeof(floating)
+    for r in range(rows):
+        copy_masked(
+            at[floating](<char *> x, r * x_step, 0), sizeof(floating),
+            at[floating](<char *> copies, r * copy_step, 0), sizeof(floating), n,
+            operands[operation.beside - 1] + r * steps[operation.beside - 1], beside_step,
+        )
+    compute_short_rows(operation, copies, copy_step, y, y_step, n, rows, operands, steps)
 
 
 cdef inline void call_batch(
     const Operation *operation, const floating *x, npy_intp x_step, floating *y, npy_intp y_step,
-    npy_intp n, npy_intp rows, char **operands, const npy_intp *steps
+    npy_intp n, npy_intp rows, char **operands, const npy_intp *steps, const floating *beside,
+    npy_intp beside_step
 ) noexcept nogil:
+    if operation.beside and not operation.is_masked:
+        (<void (*)(
+            const floating *, Py_ssize_t, floating *, Py_ssize_t, Py_ssize_t, Py_ssize_t, char **,
+            const npy_intp *, const floating *, Py_ssize_t
+        ) noexcept nogil> operation.batch)(
+            x, x_step, y, y_step, n, rows, operands, steps, beside, beside_step
+        )
+        return
     (<void (*)(
         const floating *, Py_ssize_t, floating *, Py_ssize_t, Py_ssize_t, Py_ssize_t, char **,
         const npy_intp *
@@ -349,12 +464,32 @@ cdef inline void call_batch(
 cdef struct Rows:
     # Where the rows of a call are: in groups, the same steps apart in each.
     char **args
-    const npy_intp *steps
+    const npy_intp *steps    # from row to row, of each operand
     npy_intp n
     npy_intp groups
     npy_intp in_group
     npy_intp x_group_step
+    npy_intp beside_group_step
     npy_intp y_group_step
+    npy_intp x_number_step
+    npy_intp beside_number_step
+    npy_intp y_number_step
+
+
+cdef inline void set_number_steps(const Operation *operation, Rows *all) noexcept nogil:
+    """From where the machinery of gufuncs has them: behind the steps from row to row."""
+    cdef const npy_intp *number_steps = all.steps + operation.operands
+    cdef int rows = 1
+    all.x_number_step = number_steps[0]
+    all.beside_number_step = 0
+    all.y_number_step = 0
+    if operation.beside:
+        all.beside_number_step = number_steps[1]
+        rows += 1
+    if operation.class_weight:
+        rows += 1
+    if operation.has_row_result:
+        all.y_number_step = number_steps[rows]
 
 
 cdef struct Span:
@@ -381,11 +516,10 @@ cdef inline npy_intp rows_at_a_time(
 
 cdef inline void copy_columns(
     const Rows *all, const Span *span, npy_intp row, npy_intp rows, floating *tile,
-    npy_intp width, bint is_input, int operand, npy_intp stride, npy_intp step
+    npy_intp width, bint is_input, int operand, npy_intp group_step, npy_intp stride
 ) noexcept nogil:
     """Rows, of one group or several, to a tile or from it."""
-    cdef npy_intp size = sizeof(floating), done = 0, part, group, place
-    cdef npy_intp group_step = all.x_group_step if is_input else all.y_group_step
+    cdef npy_intp size = sizeof(floating), step = all.steps[operand], done = 0, part, group, place
     cdef char *base
     while done < rows:
         group = (row + done) // span.rows
@@ -403,43 +537,161 @@ cdef inline void copy_columns(
         done += part
 
 
+cdef inline void copy_masked_columns(
+    const Operation *operation, const Rows *all, const Span *span, npy_intp row, npy_intp rows,
+    floating *tile, npy_intp width
+) noexcept nogil:
+    """Masked while numbers that are contiguous stand together."""
+    cdef floating masked[FLOAT_TILE]
+    cdef npy_intp size = sizeof(floating), n = all.n, done = 0, part, group, place, i
+    cdef npy_intp x_step = all.steps[0], mask_step = all.steps[operation.beside]
+    cdef char *x
+    cdef char *mask
+    while done < rows:
+        group = (row + done) // span.rows
+        place = (row + done) % span.rows
+        part = min(rows - done, span.rows - place)
+        x = all.args[0] + group * all.x_group_step + (span.first + place) * x_step
+        mask = all.args[operation.beside] + group * all.beside_group_step
+        mask += (span.first + place) * mask_step
+        if x_step == size:
+            for i in range(n):
+                copy_masked(
+                    at[floating](x, i * all.x_number_step, 0), size, tile + i * width + done, size,
+                    part, mask + i * all.beside_number_step, mask_step,
+                )
+        elif x_step == n * all.x_number_step and mask_step == n * all.beside_number_step:
+            copy_masked(
+                <floating *> x, all.x_number_step, masked, size, part * n, mask,
+                all.beside_number_step,
+            )
+            to_columns(<char *> masked, n * size, size, tile + done, width, part, n)
+        else:
+            for i in range(part):
+                copy_masked(
+                    at[floating](x, i * x_step, 0), all.x_number_step, masked + i * n, size, n,
+                    mask + i * mask_step, all.beside_number_step,
+                )
+            to_columns(<char *> masked, n * size, size, tile + done, width, part, n)
+        done += part
+
+
+cdef inline void restore_masked_columns(
+    const Operation *operation, const Rows *all, const Span *span, npy_intp row, npy_intp rows,
+    floating *y, npy_intp y_step
+) noexcept nogil:
+    cdef npy_intp r, group, place
+    for r in range(rows):
+        group = (row + r) // span.rows
+        place = span.first + (row + r) % span.rows
+        restore_masked(
+            operation, y + r, y_step, all.n,
+            all.args[operation.beside] + group * all.beside_group_step
+            + place * all.steps[operation.beside],
+            all.beside_number_step,
+        )
+
+
 cdef inline void over_copied_columns(
     const Operation *operation, const Rows *all, const Span *span, npy_intp row, npy_intp rows,
     char **operands, floating type_tag
 ) noexcept nogil:
-    cdef floating tile[FLOAT_CHUNK]
+    cdef floating tile[FLOAT_TILE]
+    cdef floating beside[FLOAT_TILE]
     cdef npy_intp width = whole_lanes[floating](rows, 0)
-    cdef int result = operation.operands - 1
-    cdef const npy_intp *strides = all.steps + operation.operands
+    cdef bint is_companion = operation.beside and not operation.is_masked
     if rows < width:
         memset(tile, 0, all.n * width * sizeof(floating))
-    copy_columns(all, span, row, rows, tile, width, True, 0, strides[0], all.steps[0])
-    call_batch(
-        operation, tile, width, tile, width, all.n, rows, operands, all.steps + 1
-    )
-    if operation.has_row_result:
+        if is_companion:
+            memset(beside, 0, all.n * width * sizeof(floating))
+    if operation.is_masked:
+        copy_masked_columns(operation, all, span, row, rows, tile, width)
+    else:
         copy_columns(
-            all, span, row, rows, tile, width, False, result, strides[1], all.steps[result]
+            all, span, row, rows, tile, width, True, 0, all.x_group_step, all.x_number_step
         )
+    if is_companion:
+        copy_columns(
+            all, span, row, rows, beside, width, True, operation.beside, all.beside_group_step,
+            all.beside_number_step,
+        )
+    call_batch(
+        operation, tile, width, tile, width, all.n, rows, operands, all.steps + 1, beside, width
+    )
+    if not operation.has_row_result:
+        return
+    if operation.is_masked:
+        restore_masked_columns(operation, all, span, row, rows, tile, width)
+    copy_columns(
+        all, span, row, rows, tile, width, False, operation.operands - 1, all.y_group_step,
+        all.y_number_step,
+    )
+
+
+cdef inline void over_columns(
+    const Operation *operation, const Rows *all, const Span *span, npy_intp row, char *x, char *y,
+    npy_intp rows, char **operands, floating type_tag
+) noexcept nogil:
+    """Columns as they are. What is masked goes to the results first."""
+    cdef npy_intp size = sizeof(floating), x_step = all.x_number_step, i
+    cdef npy_intp y_step = all.y_number_step // size
+    cdef const floating *beside = NULL
+    if operation.is_masked:
+        for i in range(all.n):
+            copy_masked(
+                at[floating](x, i * x_step, 0), size, at[floating](y, i * all.y_number_step, 0),
+                size, rows, operands[operation.beside - 1] + i * all.beside_number_step,
+                all.steps[operation.beside],
+            )
+        x = y
+        x_step = all.y_number_step
+    elif operation.beside:
+        beside = <floating *> operands[operation.beside - 1]
+    call_batch(
+        operation, <floating *> x, x_step // size, <floating *> y, y_step, all.n, rows, operands,
+        all.steps + 1, beside, all.beside_number_step // size,
+    )
+    if operation.is_masked:
+        restore_masked_columns(operation, all, span, row, rows, <floating *> y, y_step)
+
+
+cdef inline void copy_to_rows(
+    char *x, npy_intp row_step, npy_intp number_step, floating *copies, npy_intp rows, npy_intp n
+) noexcept nogil:
+    cdef npy_intp i, r
+    for i in range(n):
+        for r in range(rows):
+            copies[r * n + i] = at[floating](x, r * row_step + i * number_step, 0)[0]
 
 
 cdef inline void over_copied_rows(
-    const Operation *operation, const Rows *all, const char *x, char *y, npy_intp rows,
+    const Operation *operation, const Rows *all, char *x, char *y, npy_intp rows,
     char **operands, floating *copies, Chunk *chunks
 ) noexcept nogil:
-    cdef const npy_intp *strides = all.steps + operation.operands
-    cdef npy_intp n = all.n, y_step = all.steps[operation.operands - 1], i, r
-    for i in range(n):
-        for r in range(rows):
-            copies[r * n + i] = at[floating](<char *> x, r * all.steps[0] + i * strides[0], 0)[0]
+    cdef npy_intp n = all.n, row_bytes = n * sizeof(floating), i, r
+    cdef npy_intp y_step = all.steps[operation.operands - 1]
+    cdef npy_intp steps[MAX_OPERANDS]
+    cdef char *beside
+    cdef int k
+    for k in range(operation.operands - 1):
+        steps[k] = all.steps[k + 1]
+    copy_to_rows(x, all.steps[0], all.x_number_step, copies, rows, n)
+    if operation.beside and not operation.is_masked:
+        k = operation.beside - 1
+        beside = operands[k]
+        operands[k] = <char *> (copies + rows * n)
+        copy_to_rows(
+            beside, steps[k], all.beside_number_step, <floating *> operands[k], rows, n
+        )
+        steps[k] = row_bytes
     compute_rows(
-        operation, copies, n * sizeof(floating), copies, n * sizeof(floating), n, rows, operands,
-        all.steps + 1, chunks, 1,
+        operation, copies, row_bytes, copies, row_bytes, n, rows, operands, steps,
+        all.beside_number_step, chunks, 1,
     )
     if operation.has_row_result:
         for i in range(n):
             for r in range(rows):
-                at[floating](y, r * y_step + i * strides[1], 0)[0] = copies[r * n + i]
+                at[floating](y, r * y_step + i * all.y_number_step, 0)[0] = copies[r * n + i]
 
 
 cdef void over_range(
@@ -450,8 +702,7 @@ cdef void over_range(
     cdef Chunk *chunks = <Chunk *> (scratch + copy_bytes)
     cdef int result = operation.operands - 1
     cdef npy_intp size = sizeof(floating)
-    cdef const npy_intp *strides = all.steps + operation.operands
-    cdef npy_intp y_stride = strides[1] if operation.has_row_result else 0
+    cdef npy_intp y_step = all.steps[result] if operation.has_row_result else 0
     cdef npy_intp limit = rows_at_a_time(span.path, all.n, size, last - first)
     cdef char *operands[MAX_OPERANDS]
     cdef char *x
@@ -466,19 +717,19 @@ cdef void over_range(
             rows = min(rows, span.first + span.rows - place)
         x = all.args[0] + group * all.x_group_step + place * all.steps[0]
         if operation.has_row_result:
-            y = all.args[result] + group * all.y_group_step + place * all.steps[result]
+            y = all.args[result] + group * all.y_group_step + place * y_step
         for k in range(1, operation.operands):
             operands[k - 1] = all.args[k] + (group * all.in_group + place) * all.steps[k]
+        if operation.beside:
+            k = operation.beside
+            operands[k - 1] = all.args[k] + group * all.beside_group_step + place * all.steps[k]
         if span.path == DIRECT_ROWS:
             compute_rows(
-                operation, <floating *> x, all.steps[0], <floating *> y, all.steps[result], all.n,
-                rows, operands, all.steps + 1, chunks, threads,
+                operation, <floating *> x, all.steps[0], <floating *> y, y_step, all.n, rows,
+                operands, all.steps + 1, all.beside_number_step, chunks, threads,
             )
         elif span.path == DIRECT_COLUMNS:
-            call_batch(
-                operation, <floating *> x, strides[0] // size, <floating *> y, y_stride // size,
-                all.n, rows, operands, all.steps + 1,
-            )
+            over_columns[floating](operation, all, span, row, x, y, rows, operands, 0)
         elif span.path == COPIED_COLUMNS:
             over_copied_columns[floating](operation, all, span, row, rows, operands, 0)
         else:
@@ -502,13 +753,27 @@ cdef inline bint are_ordinary(
 cdef inline bint are_side_by_side(
     const Operation *operation, const Rows *all, npy_intp size
 ) noexcept nogil:
-    cdef const npy_intp *strides = all.steps + operation.operands
-    if all.steps[0] != size or strides[0] % size or all.x_group_step % size:
+    if all.steps[0] != size or all.x_number_step % size or all.x_group_step % size:
+        return False
+    if operation.beside and not operation.is_masked and (
+        all.steps[operation.beside] != size or all.beside_number_step % size
+    ):
         return False
     if not operation.has_row_result:
-        return True
+        return not operation.is_masked    # for there is no room for what is unmasked
     return not (
-        all.steps[operation.operands - 1] != size or strides[1] % size or all.y_group_step % size
+        all.steps[operation.operands - 1] != size or all.y_number_step % size
+        or all.y_group_step % size
+    )
+
+
+cdef inline bint are_contiguous_rows(
+    const Operation *operation, const Rows *all, npy_intp size
+) noexcept nogil:
+    return all.n <= 1 or (
+        all.x_number_step == size
+        and (not operation.has_row_result or all.y_number_step == size)
+        and (not operation.beside or operation.is_masked or all.beside_number_step == size)
     )
 
 
@@ -516,9 +781,9 @@ cdef inline Path path_for(
     const Operation *operation, const Rows *all, npy_intp size
 ) noexcept nogil:
     cdef npy_intp n = all.n, lanes = LANE_BYTES // size
-    cdef const npy_intp *strides = all.steps + operation.operands
     cdef bint in_batches = operation.batch != NULL and n > 0 and all.in_group > 0
-    cdef bint are_contiguous, is_single
+    cdef bint are_contiguous = are_contiguous_rows(operation, all, size)
+    cdef bint is_single = all.groups * all.in_group == 1
     if in_batches and operation.temperature:
         in_batches = are_ordinary(
             all.args[operation.temperature], all.steps[operation.temperature],
@@ -527,10 +792,6 @@ cdef inline Path path_for(
     if in_batches and are_side_by_side(operation, all, size) and all.in_group >= lanes:
         if n > FEW or all.in_group % lanes == 0 or all.in_group >= 3 * lanes:
             return DIRECT_COLUMNS
-    are_contiguous = n <= 1 or (
-        strides[0] == size and (not operation.has_row_result or strides[1] == size)
-    )
-    is_single = all.groups * all.in_group == 1
     if in_batches and n <= FEW and not (are_contiguous and is_single):
         return COPIED_COLUMNS
     return DIRECT_ROWS if are_contiguous else COPIED_ROWS
@@ -553,7 +814,8 @@ cdef void over_span(
         inside = worth
         threads = 1
     if span.path == COPIED_ROWS:
-        copy_bytes = (copied_rows(all.n, size) * all.n * size + 63) // 64 * 64
+        copy_bytes = 2 if operation.beside and not operation.is_masked else 1
+        copy_bytes = (copy_bytes * copied_rows(all.n, size) * all.n * size + 63) // 64 * 64
     if span.path == DIRECT_ROWS or span.path == COPIED_ROWS:
         bytes = copy_bytes + (chunks * sizeof(Chunk) if chunks > 1 else 0)
     if bytes:
@@ -573,10 +835,11 @@ cdef void over_span(
 
 
 cdef void over_rows(
-    const Operation *operation, const Rows *all, floating type_tag
+    const Operation *operation, Rows *all, floating type_tag
 ) noexcept nogil:
     cdef npy_intp size = sizeof(floating), lanes = LANE_BYTES // <npy_intp> sizeof(floating)
     cdef Span span
+    set_number_steps(operation, all)
     span.path = path_for(operation, all, size)
     span.first = 0
     span.rows = all.in_group
@@ -601,8 +864,7 @@ cdef inline void gufunc_loop(
     all.n = dimensions[1]
     all.groups = 1
     all.in_group = dimensions[0]
-    all.x_group_step = 0
-    all.y_group_step = 0
+    all.x_group_step = all.beside_group_step = all.y_group_step = 0
     over_rows[floating](<Operation *> data, &all, 0)
     csoftmax_restore_float_flags(flags)
 

@@ -14,11 +14,15 @@ A function consists of
 
 
 cdef struct Outcome:
-    double target_logit     # an input, of functions that have a target
+    # Inputs of functions that have a target, or weigh distances.
+    double target_logit
+    Distances distances
     # Results, of which a function sets what it uses.
     Sum factor              # of exponentials that are in units of the row's 2^N
     double log_sum
     double target_result    # takes the place of the target's number
+    double scale            # of a gradient; unless at the end, it is in the factor
+    bint scale_at_end
 
 
 cdef inline void fill(floating *y, Py_ssize_t n, double value) noexcept nogil:
@@ -566,24 +570,3 @@ cdef void cross_entropy_value_and_grad_batch(
             y[target * y_step + r] = grad_of_target(
                 &row, target_logits[r], target_exponentials[r], inverse, scale_of_loss
             )
-
-
-# The arithmetic by itself, for the tests that measure it: exp(x) for x <= 0, and log(1 + x).
-
-cdef void exp_elementwise(
-    const floating *x, floating *y, Py_ssize_t n
-) noexcept nogil:
-    cdef Reduction of_zero = reduction(<floating> 0, 1.0)
-    cdef Py_ssize_t i
-    for i in range(n):
-        y[i] = exponential(x[i], &of_zero, UNSHIFTED)
-
-
-cdef void log_1p_elementwise(
-    const floating *x, floating *y, Py_ssize_t n
-) noexcept nogil:
-    cdef Sum log_sum
-    cdef Py_ssize_t i
-    for i in range(n):
-        log_sum = log_1p(exactly(x[i]))
-        y[i] = <floating> (log_sum.hi + log_sum.lo)

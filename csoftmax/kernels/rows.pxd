@@ -20,6 +20,7 @@ from csoftmax.kernels.lanes cimport (
     FLOAT_LANES, LANE_BYTES, START_OF_SUM, LaneSums, add, larger, max_of_lanes, sum_of_lanes,
     total_sum,
 )
+from csoftmax.kernels.weighing cimport Distances
 
 cdef extern from * nogil:
     """
@@ -343,6 +344,7 @@ cdef inline Sum sum_of_row(const Row *row) noexcept nogil:
 
 cdef struct Chunk:
     Row row
+    Distances distances
     bint is_finite     # else exponentials stand for 0, if the row has a softmax at all
     Sum ratio          # a unit of its exponentials is ratio 2^ratio_power units of the whole row's
     double ratio_power
@@ -368,6 +370,13 @@ cdef inline void set_ratio(
     chunk.ratio = exp_sum((exact_fma(-LN2_HI_DOUBLE, k, d.hi) - LN2_LO_DOUBLE * k) + d.lo)
 
 
+cdef inline Sum in_units_of_row(const Chunk *chunk, Sum sum) noexcept nogil:
+    cdef double power = max(-2040.0, chunk.ratio_power)
+    cdef double half = rint(power / 2)    # together they may be less than the smallest number
+    sum = times(times(sum, chunk.ratio), exactly(power_of_two(half)))
+    return times(sum, exactly(power_of_two(power - half)))
+
+
 cdef inline bint combine_chunks(
     Chunk *chunks, Py_ssize_t count, double temperature, Row *row, floating type_tag
 ) noexcept nogil:
@@ -375,7 +384,6 @@ cdef inline bint combine_chunks(
     cdef Py_ssize_t c
     cdef Chunk *chunk
     cdef Sum scaled
-    cdef double power, half
     cdef bint has_nan = False
     row.maximum = -INFINITY
     for c in range(count):
@@ -401,10 +409,7 @@ cdef inline bint combine_chunks(
             row.maximum_count += chunk.row.maximum_count
         else:
             scaled = sum_of_row(&chunk.row)
-        power = max(-2040.0, chunk.ratio_power)
-        half = rint(power / 2)    # together they may be less than the smallest number
-        scaled = times(times(scaled, chunk.ratio), exactly(power_of_two(half)))
-        scaled = times(scaled, exactly(power_of_two(power - half)))
+        scaled = in_units_of_row(chunk, scaled)
         row.others = plus(row.others, two_sum(scaled.hi, scaled.lo))
     return True
 

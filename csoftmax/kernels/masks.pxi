@@ -1,0 +1,42 @@
+"""Masks: bytes, 0 where a number is left out.
+
+Before rows are computed, -inf is put in the place of what is left out. So no function knows of masks,
+and whatever stood there is never read. Afterwards a row that is NaN, one without any number among
+them, gets its results in these places back.
+"""
+
+
+cdef inline void copy_masked(
+    const floating *x, npy_intp x_step, floating *y, npy_intp y_step, npy_intp n,
+    const char *mask, npy_intp mask_step
+) noexcept nogil:
+    """y = x, or -inf where the mask is 0. y may be x. Steps are in bytes."""
+    cdef npy_intp LANES = LANE_BYTES // <npy_intp> sizeof(floating), size = sizeof(floating)
+    cdef floating values[FLOAT_LANES]
+    cdef npy_intp i = 0, k
+    if x_step == size and y_step == size and mask_step == 1:
+        while i + LANES <= n:
+            for k in range(LANES):
+                values[k] = x[i + k] if mask[i + k] else -INFINITY
+            for k in range(LANES):
+                y[i + k] = values[k]
+            i += LANES
+    while i < n:
+        at[floating](<char *> y, i * y_step, 0)[0] = (
+            at[floating](<char *> x, i * x_step, 0)[0] if mask[i * mask_step] else -INFINITY
+        )
+        i += 1
+
+
+cdef inline void restore_masked(
+    const Operation *operation, floating *y, npy_intp y_step, npy_intp n, const char *mask,
+    npy_intp mask_step
+) noexcept nogil:
+    """A row without a softmax is NaN as a whole, and its first number shows it."""
+    cdef double left_out = 0.0 if operation.numbers == SCALED_EXPONENTIALS else -INFINITY
+    cdef npy_intp i
+    if n == 0 or y[0] == y[0]:
+        return
+    for i in range(n):
+        if not mask[i * mask_step]:
+            y[i * y_step] = <floating> left_out

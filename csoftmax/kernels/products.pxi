@@ -1,0 +1,167 @@
+"""Vector-Jacobian products of softmax and log_softmax: operands are temperature, g, and the result.
+
+x is y or log(y), the outcome of the forward function, and g the gradient with respect to it.
+"""
+
+
+cdef inline Sum product_sum(
+    const floating *x, const floating *g, npy_intp n, Numbers numbers
+) noexcept nogil:
+    if numbers == SOFTMAX_PRODUCTS:
+        return sum_of_products(x, g, n)
+    return sum_of_unmasked(x, g, n)
+
+
+cdef inline floating exp_of_log(floating log_y, const Reduction *of_zero) noexcept nogil:
+    """What is no logarithm of a probability may be so large that it would wrap around."""
+    cdef floating largest = 88 if floating is float else 709
+    return INFINITY if log_y > largest else exponential(log_y, of_zero, UNSHIFTED)
+
+
+cdef inline floating difference(
+    floating x, floating g, floating sum_hi, floating sum_lo, const Reduction *of_zero,
+    Numbers numbers
+) noexcept nogil:
+    """y (g - sum) or g - y sum; 0 where y is 0."""
+    cdef floating y
+    if numbers == SOFTMAX_PRODUCTS:
+        return x * ((g - sum_hi) - sum_lo) if x != 0 else 0
+    y = exp_of_log(x, of_zero)
+    return 0 if x == -INFINITY else multiply_add(-y, sum_hi, g) - y * sum_lo
+
+
+cdef inline void write_products(
+    const floating *x, const floating *g, floating *y, npy_intp n, Sum sum, double temperature,
+    Numbers numbers
+) noexcept nogil:
+    """y may be x or g."""
+    cdef npy_intp LANES = LANE_BYTES // <npy_intp> sizeof(floating)
+    cdef floating hi = <floating> sum.hi
+    cdef floating lo = <floating> (sum.hi - hi if floating is float else sum.lo)
+    cdef floating inverse = <floating> (1.0 / temperature)
+    cdef floating values[FLOAT_LANES]
+    cdef Reduction of_zero = reduction(<floating> 0, 1.0)
+    cdef npy_intp i = 0, k
+    if not fabs(hi) < INFINITY:
+        lo = 0
+    if fabs(inverse) < INFINITY:
+        while i + LANES <= n:
+            for k in range(LANES):
+                values[k] = inverse * difference(x[i + k], g[i + k], hi, lo, &of_zero, numbers)
+            for k in range(LANES):
+                y[i + k] = values[k]
+            i += LANES
+    while i < n:
+        values[0] = difference(x[i], g[i], hi, lo, &of_zero, numbers)
+        y[i] = values[0] * inverse if values[0] != 0 else 0    # also at temperature 0
+        i += 1
+
+
+cdef inline void sum_products_of_chunks(
+    const floating *x, const floating *g, npy_intp n, Chunk *chunks, npy_intp first, npy_intp last,
+    Numbers numbers
+) noexcept nogil:
+    cdef npy_intp length = chunk_length[floating](0), c
+    for c in range(first, last):
+        chunks[c].row.others = product_sum(
+            x + c * length, g + c * length, min(length, n - c * length), numbers
+        )
+
+
+cdef void products_of_row(
+    const floating *x, const floating *g, floating *y, npy_intp n, double temperature,
+    Chunk *chunks, int threads, Numbers numbers
+) noexcept nogil:
+    """Chunks are added up in their order, whichever thread they are from."""
+    cdef npy_intp length = chunk_length[floating](0), count = chunks_of[floating](n, 0), c
+    cdef npy_intp first, last
+    cdef Sum total = exactly(0)
+    cdef int t
+    if count == 1:
+        write_products(x, g, y, n, product_sum(x, g, n, numbers), temperature, numbers)
+        return
+    if threads == 1:
+        sum_products_of_chunks(x, g, n, chunks, 0, count, numbers)
+    else:
+        for t in prange(threads, num_threads=threads, schedule="static", chunksize=1):
+            sum_products_of_chunks(
+                x, g, n, chunks, count * t // threads, count * (t + 1) // threads, numbers
+            )
+    for c in range(count):
+        total = plus(total, chunks[c].row.others)
+    if threads == 1:
+        write_products(x, g, y, n, total, temperature, numbers)
+    else:
+        for t in prange(threads, num_threads=threads, schedule="static", chunksize=1):
+            first = count * t // threads * length
+            last = min(n, count * (t + 1) // threads * length)
+            write_products(
+                x + first, g + first, y + first, last - first, total, temperature, numbers
+            )
+
+
+cdef inline void products_of_columns(
+    const floating *x, npy_intp x_step, floating *y, npy_intp y_step, npy_intp n, npy_intp rows,
+    const char *temperatures, npy_intp temperature_step, const floating *g, npy_intp g_step,
+    Numbers numbers
+) noexcept nogil:
+    cdef npy_intp LANES = LANE_BYTES // <npy_intp> sizeof(floating)
+    cdef npy_intp blocks = whole_lanes[floating](rows, 0) // LANES
+    cdef double sum_hi[MAX_BATCH]
+    cdef double sum_lo[MAX_BATCH]
+    cdef floating hi[MAX_BATCH]
+    cdef floating lo[MAX_BATCH]
+    cdef floating inverse[MAX_BATCH]
+    cdef floating values[FLOAT_LANES]
+    cdef Reduction of_zero = reduction(<floating> 0, 1.0)
+    cdef npy_intp i, r, k, block
+    cdef double of_g
+    for r in range(blocks * LANES):
+        sum_hi[r] = 0
+        sum_lo[r] = 0
+        inverse[r] = <floating> (
+            1.0 / (<double *> (temperatures + min(r, rows - 1) * temperature_step))[0]
+        )
+    for i in range(n):
+        for block in range(blocks):
+            for k in range(LANES):
+                r = block * LANES + k
+                if numbers == SOFTMAX_PRODUCTS:
+                    add_product[floating](
+                        sum_hi + r, sum_lo + r, x[i * x_step + r], g[i * g_step + r], 0
+                    )
+                else:
+                    of_g = 0 if x[i * x_step + r] == -INFINITY else g[i * g_step + r]
+                    add_term[floating](sum_hi + r, sum_lo + r, of_g, 0)
+    for r in range(blocks * LANES):
+        hi[r] = <floating> sum_hi[r]
+        lo[r] = <floating> (sum_hi[r] - hi[r] if floating is float else sum_lo[r])
+        if not fabs(hi[r]) < INFINITY:
+            lo[r] = 0
+    for i in range(n):
+        for block in range(blocks):
+            for k in range(LANES):
+                r = block * LANES + k
+                values[k] = inverse[r] * difference(
+                    x[i * x_step + r], g[i * g_step + r], hi[r], lo[r], &of_zero, numbers
+                )
+            for k in range(LANES):
+                y[i * y_step + block * LANES + k] = values[k]
+
+
+cdef void softmax_vjp_batch(
+    const floating *x, Py_ssize_t x_step, floating *y, Py_ssize_t y_step, Py_ssize_t n,
+    Py_ssize_t rows, char **operands, const npy_intp *steps, const floating *g, Py_ssize_t g_step
+) noexcept nogil:
+    products_of_columns(
+        x, x_step, y, y_step, n, rows, operands[0], steps[0], g, g_step, SOFTMAX_PRODUCTS
+    )
+
+
+cdef void log_softmax_vjp_batch(
+    const floating *x, Py_ssize_t x_step, floating *y, Py_ssize_t y_step, Py_ssize_t n,
+    Py_ssize_t rows, char **operands, const npy_intp *steps, const floating *g, Py_ssize_t g_step
+) noexcept nogil:
+    products_of_columns(
+        x, x_step, y, y_step, n, rows, operands[0], steps[0], g, g_step, LOG_SOFTMAX_PRODUCTS
+    )

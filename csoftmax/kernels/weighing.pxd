@@ -1,0 +1,166 @@
+# cython: language_level=3
+"""Sums over a row of two arrays, in twice the digits of the results.
+
+What weighs the distances of the logits from their maximum: the coefficients of a loss, or the
+exponentials for an entropy. As no distance is negative, nothing cancels in
+
+    sum_j c_j (-log p_j) = (sum_j c_j) log_sum + sum_j c_j (maximum - x_j) / T
+
+where log_sum is the logarithm of the sum of exp((x_j - maximum) / T).
+"""
+
+from cython cimport floating
+from libc.math cimport INFINITY, fabs
+
+from csoftmax.kernels.arithmetic cimport Sum, exactly, multiply_add, plus, times, two_sum
+from csoftmax.kernels.lanes cimport FLOAT_LANES, LANE_BYTES, LaneSums, sum_of_lanes
+
+
+cdef struct Coefficients:
+    # Of -log p_j in a loss: class_weight_j (share target_j + offset).
+    const char *targets
+    const char *class_weights
+    double share
+    double offset
+
+
+cdef struct Distances:
+    Sum weights      # their sum
+    Sum weighted     # the sum of weight times (maximum - x)
+
+
+cdef inline double coefficient(
+    double target, double class_weight, double share, double offset
+) noexcept nogil:
+    return class_weight * multiply_add(share, target, offset)
+
+
+cdef inline void add_term(
+    double *hi, double *lo, double term, floating type_tag
+) noexcept nogil:
+    """For float the digits of a double are enough, and exact products fit into one."""
+    cdef Sum sum
+    if floating is float:
+        hi[0] += term
+    else:
+        sum = two_sum(hi[0], term)
+        hi[0] = sum.hi
+        lo[0] += sum.lo
+
+
+cdef inline void add_product(
+    double *hi, double *lo, double a, double b, floating type_tag
+) noexcept nogil:
+    """a b, or nothing where a is 0, even if b is infinite or NaN."""
+    cdef double product = a * b if a != 0 else 0
+    add_term[floating](hi, lo, product, 0)
+    if floating is double:
+        lo[0] += multiply_add(a, b, -product) if a != 0 else 0
+
+
+cdef inline Sum finished(LaneSums *sums, floating type_tag) noexcept nogil:
+    cdef double plain = 0
+    cdef Py_ssize_t k
+    for k in range(LANE_BYTES // <Py_ssize_t> sizeof(floating)):
+        plain += sums.hi[k]
+    if not fabs(plain) < INFINITY:    # then errors are NaN
+        return exactly(plain)
+    return sum_of_lanes[floating](sums, 0)
+
+
+cdef inline void start_sums(LaneSums *sums) noexcept nogil:
+    cdef Py_ssize_t k
+    for k in range(FLOAT_LANES):
+        sums.hi[k] = 0
+        sums.lo[k] = 0
+
+
+cdef inline void weigh_by_coefficients(
+    const floating *x, Py_ssize_t n, floating maximum, const Coefficients *coefficients,
+    Distances *distances
+) noexcept nogil:
+    cdef Py_ssize_t LANES = LANE_BYTES // <Py_ssize_t> sizeof(floating)
+    cdef const floating *targets = <const floating *> coefficients.targets
+    cdef const floating *class_weights = <const floating *> coefficients.class_weights
+    cdef double share = coefficients.share, offset = coefficients.offset, weight, top = maximum
+    cdef LaneSums weights, weighted
+    cdef Py_ssize_t i = 0, k
+    start_sums(&weights)
+    start_sums(&weighted)
+    while i + LANES <= n:
+        for k in range(LANES):
+            weight = coefficient(targets[i + k], class_weights[i + k], share, offset)
+            add_term[floating](weights.hi + k, weights.lo + k, weight, 0)
+            add_product[floating](weighted.hi + k, weighted.lo + k, weight, top - x[i + k], 0)
+        i += LANES
+    for k in range(n - i):
+        weight = coefficient(targets[i + k], class_weights[i + k], share, offset)
+        add_term[floating](weights.hi + k, weights.lo + k, weight, 0)
+        add_product[floating](weighted.hi + k, weighted.lo + k, weight, top - x[i + k], 0)
+    distances.weights = finished[floating](&weights, 0)
+    distances.weighted = finished[floating](&weighted, 0)
+
+
+cdef inline void weigh_by_exponentials(
+    const floating *x, const floating *e, Py_ssize_t n, floating maximum, Distances *distances
+) noexcept nogil:
+    """Without the sum of the weights, which is known."""
+    cdef Py_ssize_t LANES = LANE_BYTES // <Py_ssize_t> sizeof(floating)
+    cdef double top = maximum
+    cdef LaneSums weighted
+    cdef Py_ssize_t i = 0, k
+    start_sums(&weighted)
+    while i + LANES <= n:
+        for k in range(LANES):
+            add_product[floating](weighted.hi + k, weighted.lo + k, e[i + k], top - x[i + k], 0)
+        i += LANES
+    for k in range(n - i):
+        add_product[floating](weighted.hi + k, weighted.lo + k, e[i + k], top - x[i + k], 0)
+    distances.weights = exactly(0)
+    distances.weighted = finished[floating](&weighted, 0)
+
+
+cdef inline Sum from_higher(Sum weighted, Sum weights, double up, double down) noexcept nogil:
+    """Weighted distances from `up` that were taken from `down`."""
+    if up == down:
+        return weighted
+    return plus(weighted, times(weights, two_sum(up, -down)))
+
+
+# Vector-Jacobian products: of softmax y (g - sum g y) / T, of log_softmax (g - exp(log y) sum g) / T.
+# What has no probability is masked: its g counts nowhere, whatever it is.
+
+cdef inline Sum sum_of_products(
+    const floating *y, const floating *g, Py_ssize_t n
+) noexcept nogil:
+    cdef Py_ssize_t LANES = LANE_BYTES // <Py_ssize_t> sizeof(floating)
+    cdef LaneSums sums
+    cdef Py_ssize_t i = 0, k
+    start_sums(&sums)
+    while i + LANES <= n:
+        for k in range(LANES):
+            add_product[floating](sums.hi + k, sums.lo + k, y[i + k], g[i + k], 0)
+        i += LANES
+    for k in range(n - i):
+        add_product[floating](sums.hi + k, sums.lo + k, y[i + k], g[i + k], 0)
+    return finished[floating](&sums, 0)
+
+
+cdef inline Sum sum_of_unmasked(
+    const floating *log_y, const floating *g, Py_ssize_t n
+) noexcept nogil:
+    cdef Py_ssize_t LANES = LANE_BYTES // <Py_ssize_t> sizeof(floating)
+    cdef LaneSums sums
+    cdef Py_ssize_t i = 0, k
+    start_sums(&sums)
+    while i + LANES <= n:
+        for k in range(LANES):
+            add_term[floating](
+                sums.hi + k, sums.lo + k, 0 if log_y[i + k] == -INFINITY else g[i + k], 0
+            )
+        i += LANES
+    for k in range(n - i):
+        add_term[floating](
+            sums.hi + k, sums.lo + k, 0 if log_y[i + k] == -INFINITY else g[i + k], 0
+        )
+    return finished[floating](&sums, 0)
