@@ -1,5 +1,6 @@
 """What several functions ask of their arguments, and what they say where it is not so."""
 
+import math
 import operator
 
 import numpy as np
@@ -24,9 +25,47 @@ def as_logits(x, name="x"):
     return x
 
 
+def computed_type(x):
+    return np.float64 if x.dtype.char in COMPUTED_IN_FLOAT64 else np.float32
+
+
+def of_one_type(x, y):
+    """Both arrays in the type that the wider of them is computed in."""
+    dtype = np.promote_types(computed_type(x), computed_type(y))
+    return x.astype(dtype, copy=False), y.astype(dtype, copy=False)
+
+
 def new_result(x):
     """An array for a result of the shape of `x`, in the type that it is computed in."""
     return _dispatch.kernels.empty(x.shape, x.dtype.char in COMPUTED_IN_FLOAT64)
+
+
+def with_one_axis(x, axes):
+    """`x` with these axes merged into a last one; a view where strides allow."""
+    others = [i for i in range(x.ndim) if i not in axes]
+    length = math.prod(x.shape[i] for i in axes)
+    return x.transpose(*others, *axes).reshape([*(x.shape[i] for i in others), length])
+
+
+def delivered(result, out):
+    if out is None:
+        return result[()]
+    with np.errstate(all="ignore"):    # of the cast
+        out[...] = result
+    return out
+
+
+def rowwise(gufunc, x, axes, temperature, out, beside=None):
+    """The result of a gufunc whose rows are along these axes: logits, temperature, `beside`."""
+    beside = () if beside is None else (beside,)
+    if len(axes) == 1:
+        out = new_result(x) if out is None else out
+        return call(gufunc, x, temperature, *beside, axis=axes[0], out=out)
+    beside = (with_one_axis(array, axes) for array in beside)
+    result = call(gufunc, with_one_axis(x, axes), temperature, *beside)
+    others = [i for i in range(x.ndim) if i not in axes]
+    result = result.reshape([x.shape[i] for i in (*others, *axes)])
+    return delivered(result.transpose(np.argsort([*others, *axes])), out)
 
 
 def normalized_axis(axis, ndim):
@@ -69,16 +108,31 @@ def as_temperature(temperature, logits, axes):
     return temperature
 
 
-def require_broadcastable(array, shape, name):
+def require_broadcastable(array, shape, name, what="the shape of the logits without the axis"):
     try:
         fits = np.broadcast_shapes(array.shape, shape) == shape
     except ValueError:
         fits = False
     if not fits:
         raise ValueError(
-            f"{name} of shape {array.shape} does not broadcast to {shape}, "
-            "the shape of the logits without the axis"
+            f"{name} of shape {array.shape} does not broadcast to {shape}, {what}"
         )
+
+
+def as_mask(where, x):
+    """`where` as an array of bools of the shape of `x`."""
+    where = np.asarray(where)
+    if where.dtype != bool:
+        raise TypeError(f"where must be an array of bool, got {where.dtype}")
+    require_broadcastable(where, x.shape, "where", "the shape of x")
+    return np.broadcast_to(where, x.shape)
+
+
+def as_integer(value, name):
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be an integer, got {value!r}") from None
 
 
 def call(gufunc, logits, *operands, out=None, **keywords):

@@ -1,13 +1,16 @@
-"""cross_entropy and its gradient."""
+"""cross_entropy, its gradient, and nll_loss."""
 
-import operator
+import math
+import numbers
 
 import numpy as np
 
 from csoftmax._arguments import (
+    as_integer,
     as_logits,
     as_temperature,
     call,
+    computed_type,
     new_result,
     normalized_axis,
     require_out,
@@ -18,24 +21,43 @@ REDUCTIONS = ("mean", "sum", "none")
 
 
 def cross_entropy(
-    logits, target, /, axis=-1, *, ignore_index=-100, reduction="mean", temperature=1.0
+    logits,
+    target,
+    /,
+    axis=-1,
+    *,
+    weight=None,
+    ignore_index=-100,
+    reduction="mean",
+    label_smoothing=0.0,
+    temperature=1.0,
 ):
-    r"""Cross-entropy of logits and class indices: minus the log-probability of the right class.
+    r"""Cross-entropy of logits and targets: of a class index, minus its log-probability.
 
-    .. math:: \ell = -\log p_t = \log \sum_j e^{z_j / T} - z_t / T
+    .. math:: \ell = -\sum_j w_j \Bigl((1 - \varepsilon)\, t_j + \frac{\varepsilon}{C}\Bigr)
+        \log p_j, \quad \log p_j = \frac{z_j}{T} - \log \sum_k e^{z_k / T}
+
+    where of a class index y, :math:`t_y` is 1, the others are 0, and :math:`w_y` is the weight of
+    :math:`t_y` alone, as in PyTorch.
 
     Parameters
     ----------
     logits : array_like
         Scores :math:`z`, one per class along `axis`. Types as for `softmax`.
-    target : array_like of int
-        The right class of each row, in [0, C): the shape of `logits` without `axis`.
+    target : array_like
+        Either class indices: integers in [0, C), of the shape of `logits` without `axis`. Or
+        probabilities :math:`t`, of the shape of `logits`; one-hot rows may be integers or bools.
     axis : int, default -1
         The axis of the C classes. (PyTorch's is 1.)
+    weight : array_like, optional
+        :math:`w`, a number for each class, of shape (C,). Default: 1.
     ignore_index : int, default -100
-        Rows with this target have the loss 0 and don't count in the mean.
+        Rows with this class index have the loss 0 and don't count in the mean.
     reduction : {"mean", "sum", "none"}, default "mean"
-        "mean" divides the sum by the number of rows not ignored, "none" returns every loss.
+        "mean" divides the sum by the weights of the targets, ignored ones left out, and where
+        targets are probabilities by the number of rows; "none" returns every loss.
+    label_smoothing : float, default 0.0
+        :math:`\varepsilon` in [0, 1], the part of a target that all classes share.
     temperature : float or array_like, default 1.0
         :math:`T \ge 0`, a number or one per row, as for `softmax`.
 
@@ -43,47 +65,76 @@ def cross_entropy(
     -------
     scalar or ndarray
         The loss in nats, in the dtype of the computation, float32 or float64; with "none" an array
-        of the shape of `target`. The sum is made in float64. The mean of no row is NaN.
+        of the shape of `logits` without `axis`. The sum is made in float64. The mean of no row, or
+        of weights that are all 0, is NaN.
 
     Raises
     ------
     IndexError
-        If a target is neither in [0, C) nor `ignore_index`.
+        If a class index is neither in [0, C) nor `ignore_index`.
     TypeError
-        If the dtype of `logits` is not a real number's, or `target` are not integers.
+        If the dtype of `logits`, `target` or `weight` is not a real number's, or `target` has the
+        shape of class indices but is not of integers.
     ValueError
-        If `target` has the wrong shape, or `reduction` or `temperature` is not as described.
+        If `target` or `weight` has the wrong shape, `reduction`, `label_smoothing` or `temperature`
+        is not as described, or targets are probabilities and `ignore_index` is a class.
 
     See Also
     --------
     cross_entropy_value_and_grad : The gradient with it, for less than twice the time.
+    nll_loss : The same from log-probabilities.
     log_softmax : All log-probabilities.
 
     Notes
     -----
-    No probabilities are stored. ``-log(softmax(z))[t]`` overflows to inf where :math:`p_t`
-    underflows, this doesn't; and where :math:`p_t` is close to 1, all digits of the small loss are
-    right.
+    One pass over the logits: no probabilities are stored. The arithmetic is that of
+    ``torch.nn.functional.cross_entropy`` [1]_, but for classes whose weight or target is 0: they
+    don't count, even if their log-probability is -inf, where PyTorch has NaN.
+
+    Label smoothing is due to [2]_. With the softmax of another model's logits as the target it is
+    the loss of distillation [3]_.
+
+    References
+    ----------
+    .. [1] https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.cross_entropy.html
+    .. [2] C. Szegedy et al., "Rethinking the Inception Architecture for Computer Vision", 2015.
+       https://arxiv.org/abs/1512.00567
+    .. [3] G. Hinton, O. Vinyals, J. Dean, "Distilling the Knowledge in a Neural Network", 2015.
+       https://arxiv.org/abs/1503.02531
 
     Examples
     --------
+    Of a class index, or of a one-hot row, it is -log of one probability:
+
     >>> import numpy as np
-    >>> from csoftmax import cross_entropy
-    >>> cross_entropy(np.log([0.2, 0.1, 0.7]), 2).round(3)
-    np.float64(0.357)
+    >>> from csoftmax import cross_entropy, softmax
+    >>> z = np.log([0.2, 0.1, 0.7])
+    >>> cross_entropy(z, 2).round(3), cross_entropy(z, [0, 0, 1]).round(3)
+    (np.float64(0.357), np.float64(0.357))
+
+    ``-log(softmax(z))`` is infinite as soon as a probability underflows, this never is:
+
     >>> logits = np.array([[2.0, 1.0, 0.1], [0.0, 1000.0, 0.0]])
+    >>> with np.errstate(divide="ignore"):
+    ...     -np.log(softmax(logits)[1, 2])
+    np.float64(inf)
     >>> cross_entropy(logits, [0, 2], reduction="none").round(3)
     array([4.17e-01, 1.00e+03])
     >>> cross_entropy(logits, [0, -100]).round(3)
     np.float64(0.417)
+
+    Distillation: a teacher's probabilities as the target, both at one temperature.
+
+    >>> teacher, student = np.array([[3.0, 1.0, 0.0]]), np.array([[2.0, 1.0, 0.1]])
+    >>> T = 2.0
+    >>> cross_entropy(student, softmax(teacher, temperature=T), temperature=T).round(3)
+    np.float64(0.939)
     """
-    logits, target, axis, temperature, ignore_index = loss_arguments(
-        logits, target, axis, temperature, ignore_index, reduction
+    problem = Problem(
+        logits, target, axis, weight, ignore_index, reduction, label_smoothing, temperature
     )
-    losses = call(
-        kernels.cross_entropy, logits, target, ignore_index, temperature, axis=axis
-    )
-    return reduced(losses, reduction, count_of_rows(target, ignore_index, reduction))
+    losses, _ = problem.solved(with_grad=False, out=None)
+    return problem.reduced(losses)
 
 
 def cross_entropy_value_and_grad(
@@ -92,20 +143,23 @@ def cross_entropy_value_and_grad(
     /,
     axis=-1,
     *,
+    weight=None,
     ignore_index=-100,
     reduction="mean",
+    label_smoothing=0.0,
     temperature=1.0,
     out=None,
 ):
     r"""Cross-entropy and its gradient with respect to the logits.
 
-    .. math:: \frac{\partial \ell}{\partial z_i} = \frac{w}{T} (p_i - [i = t])
+    .. math:: \frac{\partial \ell}{\partial z_i} = \frac{1}{N T} (S p_i - c_i), \quad S = \sum_j c_j
 
-    with :math:`w = 1 / N` for the mean over N rows that are not ignored, else 1.
+    where :math:`c_j` is what :math:`-\log p_j` is multiplied by in the loss (of a class index
+    without smoothing, its weight or 0), and N what "mean" divides by, else 1.
 
     Parameters
     ----------
-    logits, target, axis, ignore_index, reduction, temperature
+    logits, target, axis, weight, ignore_index, reduction, label_smoothing, temperature
         As for `cross_entropy`.
     out : ndarray, optional
         Where to write the gradient: floating-point, of the shape of `logits`, and may be `logits`.
@@ -128,7 +182,7 @@ def cross_entropy_value_and_grad(
     One sweep: the gradient is made of the exponentials while a row is in the cache.
 
     At temperature 0 the gradient is the limit for small temperatures: 0 where the prediction is
-    right, else infinite for the two classes in question.
+    right, else infinite for the classes in question.
 
     Examples
     --------
@@ -137,57 +191,243 @@ def cross_entropy_value_and_grad(
     >>> loss.round(3), grad.round(3)
     (np.float64(0.417), array([[-0.341,  0.242,  0.099]]))
     """
-    logits, target, axis, temperature, ignore_index = loss_arguments(
-        logits, target, axis, temperature, ignore_index, reduction
+    problem = Problem(
+        logits, target, axis, weight, ignore_index, reduction, label_smoothing, temperature
     )
     if out is not None:
-        require_out(out, logits.shape)
-    rows = count_of_rows(target, ignore_index, reduction)
-    losses, grad = call(
-        kernels.cross_entropy_value_and_grad,
-        logits, target, ignore_index, temperature, 1.0 / max(rows, 1),
-        axis=axis, out=(None, new_result(logits) if out is None else out),
-    )  # fmt: skip
-    return reduced(losses, reduction, rows), grad
+        require_out(out, problem.logits.shape)
+    losses, grad = problem.solved(with_grad=True, out=out)
+    return problem.reduced(losses), grad
 
 
-def loss_arguments(logits, target, axis, temperature, ignore_index, reduction):
-    """The arguments that the losses share, checked and as the kernels want them."""
+def nll_loss(
+    log_probs, target, /, axis=-1, *, weight=None, ignore_index=-100, reduction="mean"
+):
+    r"""Negative log-likelihood: minus the log-probability of the right class.
+
+    .. math:: \ell = -w_y \log p_y
+
+    Parameters
+    ----------
+    log_probs : array_like
+        Log-probabilities, ``log_softmax(logits, axis)``. Types as for `softmax`.
+    target : array_like of int
+        Class indices y in [0, C), of the shape of `log_probs` without `axis`.
+    axis, weight, ignore_index, reduction
+        As for `cross_entropy`.
+
+    Returns
+    -------
+    scalar or ndarray
+        As from `cross_entropy`.
+
+    Raises
+    ------
+    IndexError, TypeError, ValueError
+        As `cross_entropy` does.
+
+    See Also
+    --------
+    cross_entropy : From logits, without an array of log-probabilities.
+
+    Examples
+    --------
+    >>> from csoftmax import cross_entropy, log_softmax, nll_loss
+    >>> logits = [[2.0, 1.0, 0.1], [0.5, 2.5, 0.0]]
+    >>> nll_loss(log_softmax(logits), [0, 1]).round(3)
+    np.float64(0.307)
+    >>> cross_entropy(logits, [0, 1]).round(3)
+    np.float64(0.307)
+    """
+    require_reduction(reduction)
+    log_probs = as_logits(log_probs, "log_probs")
+    axis = normalized_axis(as_integer(axis, "axis"), log_probs.ndim)
+    ignore_index = as_ignore_index(ignore_index)
+    weight = as_class_weight(weight, log_probs, axis)
+    row_shape = log_probs.shape[:axis] + log_probs.shape[axis + 1 :]
+    target = as_class_indices(np.asarray(target), row_shape, log_probs.shape[axis], ignore_index)
+    counts = target != ignore_index
+    picked = np.where(counts, target, 0)
+    if log_probs.shape[axis]:
+        picked = np.take_along_axis(log_probs, np.expand_dims(picked, axis), axis).squeeze(axis)
+    losses = np.where(counts, 0 - picked.astype(computed_type(log_probs), copy=False), 0)
+    losses = losses.astype(computed_type(log_probs), copy=False)
+    weights = None if weight is None else weights_of_rows(weight, target, counts)
+    if weights is not None:
+        losses = weighted(losses, weights)
+    count = np.count_nonzero(counts) if weights is None else weights.sum()
+    return reduced(losses[()], reduction, count)
+
+
+class Problem:
+    """The arguments of a cross-entropy, checked and as the kernels want them."""
+
+    def __init__(
+        self, logits, target, axis, weight, ignore_index, reduction, label_smoothing, temperature
+    ):
+        require_reduction(reduction)
+        self.reduction = reduction
+        self.logits = logits = as_logits(logits, "logits")
+        self.axis = axis = normalized_axis(as_integer(axis, "axis"), logits.ndim)
+        self.temperature = as_temperature(temperature, logits, (axis,))
+        self.ignore_index = as_ignore_index(ignore_index)
+        self.label_smoothing = as_label_smoothing(label_smoothing)
+        self.class_weight = as_class_weight(weight, logits, axis)
+        self.target = target = np.asarray(target)
+        self.classes = logits.shape[axis]
+        self.row_shape = logits.shape[:axis] + logits.shape[axis + 1 :]
+        self.has_indices = target.shape != logits.shape
+        if self.has_indices:
+            self.target = as_class_indices(
+                target, self.row_shape, self.classes, self.ignore_index,
+                f", or probabilities of the logits' shape {logits.shape}",
+            )  # fmt: skip
+            self.counts = self.target != self.ignore_index
+        else:
+            self.target = as_probabilities(target, logits, self.ignore_index)
+        self.weights = None
+        if self.has_indices and self.class_weight is not None:
+            self.weights = weights_of_rows(self.class_weight, self.target, self.counts)
+
+    def divisor(self):
+        """What the mean divides the sum by."""
+        if not self.has_indices:
+            return math.prod(self.row_shape)
+        return np.count_nonzero(self.counts) if self.weights is None else self.weights.sum()
+
+    def reduced(self, losses):
+        return reduced(losses, self.reduction, self.divisor())
+
+    def solved(self, with_grad, out):
+        """The losses, and the gradient if asked for."""
+        if not self.has_indices:
+            return self.solved_by(
+                (kernels.targets_loss, kernels.targets_loss_and_grad),
+                (self.target,), [(self.axis,)], with_grad, out,
+            )  # fmt: skip
+        if self.label_smoothing:
+            return self.solved_by(
+                (kernels.index_loss, kernels.index_loss_and_grad),
+                (self.target, self.ignore_index), [(), ()], with_grad, out,
+            )  # fmt: skip
+        operands = (self.logits, self.target, self.ignore_index, self.temperature)
+        grad = None
+        if with_grad:
+            scale = self.scale() * (1.0 if self.weights is None else self.weights)
+            losses, grad = call(
+                kernels.cross_entropy_value_and_grad, *operands, scale, axis=self.axis,
+                out=(None, new_result(self.logits) if out is None else out),
+            )  # fmt: skip
+            self.make_undefined(grad)
+        else:
+            losses = call(kernels.cross_entropy, *operands, axis=self.axis)
+        return losses if self.weights is None else weighted(losses, self.weights), grad
+
+    def solved_by(self, gufuncs, targets, axes_of_targets, with_grad, out):
+        """By one of two kernels, without or with gradient, for coefficients of all classes."""
+        share = 1.0 - self.label_smoothing
+        offset = self.label_smoothing / max(self.classes, 1)
+        class_weight = self.class_weight
+        if class_weight is None:
+            class_weight = np.ones(self.classes, computed_type(self.logits))
+        operands = [
+            self.logits, self.temperature, share, offset, self.scale(), *targets, class_weight
+        ]  # fmt: skip
+        if out is not None:    # which is written before all of these have been read
+            operands[5:] = [
+                operand.copy() if np.may_share_memory(operand, out) else operand
+                for operand in operands[5:]
+            ]
+        axes = [(self.axis,), (), (), (), (), *axes_of_targets, (0,), ()]
+        if self.classes == 0:
+            return np.zeros(self.row_shape, computed_type(self.logits)), new_result(self.logits)
+        if not with_grad:
+            return call(gufuncs[0], *operands, axes=axes), None
+        losses, grad = call(
+            gufuncs[1], *operands, axes=[*axes, (self.axis,)],
+            out=(None, new_result(self.logits) if out is None else out),
+        )  # fmt: skip
+        self.make_undefined(grad)
+        return losses, grad
+
+    def scale(self):
+        """Of the gradient."""
+        divisor = self.divisor() if self.reduction == "mean" else 1.0
+        return 1.0 / divisor if divisor else 1.0
+
+    def make_undefined(self, grad):
+        """The gradient of a mean over nothing: NaN where a row would count."""
+        if self.reduction == "mean" and self.weights is not None and self.weights.sum() == 0:
+            np.copyto(grad, np.nan, where=np.expand_dims(self.counts, self.axis))
+
+
+def require_reduction(reduction):
     if not isinstance(reduction, str) or reduction not in REDUCTIONS:
         raise ValueError(f"reduction must be one of {', '.join(REDUCTIONS)}, got {reduction!r}")
-    logits = as_logits(logits, "logits")
-    axis = normalized_axis(as_integer(axis, "axis"), logits.ndim)
-    row_shape = logits.shape[:axis] + logits.shape[axis + 1 :]
-    temperature = as_temperature(temperature, logits, (axis,))
+
+
+def as_ignore_index(ignore_index):
     ignore_index = as_integer(ignore_index, "ignore_index")
     if not -(2**63) <= ignore_index < 2**63:
         raise ValueError(f"ignore_index must be an int64, got {ignore_index}")
-    target = as_class_indices(target, row_shape, logits.shape[axis], ignore_index)
-    return logits, target, axis, temperature, ignore_index
+    return ignore_index
 
 
-def as_integer(value, name):
-    try:
-        return operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name} must be an integer, got {value!r}") from None
+def as_label_smoothing(label_smoothing):
+    if not isinstance(label_smoothing, numbers.Real):
+        raise TypeError(f"label_smoothing must be a number, got {label_smoothing!r}")
+    if not 0 <= label_smoothing <= 1:
+        raise ValueError(f"label_smoothing must be in [0, 1], got {label_smoothing}")
+    return float(label_smoothing)
 
 
-def as_class_indices(target, row_shape, classes, ignore_index):
+def as_class_weight(weight, logits, axis):
+    """`weight` in the type of the computation, contiguous."""
+    if weight is None:
+        return None
+    weight = as_logits(weight, "weight")
+    if weight.shape != (logits.shape[axis],):
+        raise ValueError(
+            f"weight must have a number for each class, shape ({logits.shape[axis]},); "
+            f"got {weight.shape}"
+        )
+    with np.errstate(all="ignore"):
+        return np.ascontiguousarray(weight, computed_type(logits))
+
+
+def as_probabilities(target, logits, ignore_index):
+    target = as_logits(target, "target")
+    if ignore_index >= 0:
+        raise ValueError(
+            f"ignore_index is of no use with probabilities as targets, got {ignore_index}"
+        )
+    with np.errstate(all="ignore"):
+        return target.astype(computed_type(logits), copy=False)
+
+
+def weights_of_rows(class_weight, target, counts):
+    """Of each row, as float64; 0 where it is ignored."""
+    if class_weight.size == 0:
+        return np.zeros(target.shape)
+    return np.where(counts, class_weight[np.where(counts, target, 0)].astype(np.float64), 0)
+
+
+def weighted(losses, weights):
+    """What has the weight 0 doesn't count, even if it is infinite."""
+    with np.errstate(all="ignore"):
+        products = np.where((weights == 0) & (losses == np.inf), 0, losses * weights)
+        return products.astype(losses.dtype)[()]
+
+
+def as_class_indices(target, row_shape, classes, ignore_index, or_else=""):
     """`target` as int64, every one of which is a class or `ignore_index`."""
-    target = np.asarray(target)
     if target.size == 0 and target.dtype == np.float64:
         target = target.astype(np.int64)    # an empty list
-    if target.dtype.kind not in "iu":
-        raise TypeError(
-            f"target must be class indices: integers of shape {row_shape}, the shape of the logits "
-            f"without the class axis; got {target.dtype} of shape {target.shape}"
-        )
+    expected = f"target must be class indices, integers of shape {row_shape}{or_else}"
     if target.shape != row_shape:
-        raise ValueError(
-            f"target must have the shape of the logits without the class axis, {row_shape}; "
-            f"got {target.shape}"
-        )
+        raise ValueError(f"{expected}; got {target.dtype} of shape {target.shape}")
+    if target.dtype.kind not in "iu":
+        raise TypeError(f"{expected}; got {target.dtype} of shape {target.shape}")
     if target.dtype == np.uint64 and target.size and target.max() > np.uint64(2**63 - 1):
         wrong = target > np.uint64(2**63 - 1)    # int64 would make small negative numbers of them
     else:
@@ -207,13 +447,12 @@ def as_class_indices(target, row_shape, classes, ignore_index):
     )
 
 
-def count_of_rows(target, ignore_index, reduction):
-    """The rows that a mean is taken of; 1 for other reductions."""
-    return np.count_nonzero(target != ignore_index) if reduction == "mean" else 1
-
-
-def reduced(losses, reduction, rows):
+def reduced(losses, reduction, divisor):
+    """The mean over nothing is NaN, also of a sum that isn't 0."""
     if reduction == "none":
         return losses
+    if reduction == "sum":
+        divisor = 1.0
     with np.errstate(all="ignore"):
-        return losses.dtype.type(losses.sum(dtype=np.float64) / np.float64(rows))
+        mean = losses.sum(dtype=np.float64) / divisor if divisor else np.nan
+        return losses.dtype.type(mean)

@@ -1,21 +1,23 @@
-"""softmax, log_softmax, logsumexp."""
-
-import math
+"""softmax, log_softmax, logsumexp, entropy."""
 
 import numpy as np
 
 from csoftmax._arguments import (
     as_logits,
+    as_mask,
     as_temperature,
     call,
-    new_result,
+    computed_type,
+    delivered,
     normalized_axes,
     require_out,
+    rowwise,
+    with_one_axis,
 )
 from csoftmax._dispatch import kernels
 
 
-def softmax(x, /, axis=-1, *, temperature=1.0, out=None):
+def softmax(x, /, axis=-1, *, temperature=1.0, where=None, out=None):
     r"""Softmax: exponentials scaled so that they sum to 1 along an axis.
 
     .. math:: p_i = \frac{e^{x_i / T}}{\sum_j e^{x_j / T}}
@@ -31,6 +33,9 @@ def softmax(x, /, axis=-1, *, temperature=1.0, out=None):
         :math:`T \ge 0`, a number, or an array that broadcasts against `x` without `axis`: one
         temperature per row. Small ones sharpen: 0 gives 1 to the first maximum and 0 to the others;
         infinity gives all entries but -inf the same probability.
+    where : array_like of bool, optional
+        Which entries take part; broadcasts to `x`. The others have probability 0, and whatever they
+        contain, NaN included, has no effect. A row without any entry is all 0.
     out : ndarray, optional
         Where to write the result: floating-point, of the shape of `x`, and may be `x` itself.
 
@@ -42,9 +47,10 @@ def softmax(x, /, axis=-1, *, temperature=1.0, out=None):
     Raises
     ------
     TypeError
-        If `x` is longdouble, complex, object or text, or `out` isn't a floating-point array.
+        If `x` is longdouble, complex, object or text, `where` isn't bool, or `out` isn't a
+        floating-point array.
     ValueError
-        If `temperature` is negative, NaN or of the wrong shape, or `out` has the wrong shape.
+        If `temperature` is negative or NaN, or `temperature`, `where` or `out` has the wrong shape.
     numpy.exceptions.AxisError
         If `x` has no such axis.
 
@@ -60,7 +66,7 @@ def softmax(x, /, axis=-1, *, temperature=1.0, out=None):
     ``x - max`` is rounded; [1]_ has the error analysis of the usual ways.
 
     A NaN or +inf makes its whole row NaN, and so do only -inf. -inf beside finite numbers has
-    probability 0. To predict a class, ``x.argmax(axis)`` alone is enough: softmax keeps the order.
+    probability 0.
 
     References
     ----------
@@ -86,12 +92,33 @@ def softmax(x, /, axis=-1, *, temperature=1.0, out=None):
     array([0.844, 0.114, 0.042])
     >>> softmax([2.0, 1.0, 0.5], temperature=2).round(3)
     array([0.481, 0.292, 0.227])
+
+    To predict a class, the logits are enough: softmax keeps their order.
+
+    >>> int(np.argmax([2.0, 1.0, 0.1])), int(softmax([2.0, 1.0, 0.1]).argmax())
+    (0, 0)
+
+    Causal attention: a query sees the keys up to its own place.
+
+    >>> q = k = v = np.eye(3)
+    >>> causal = np.tri(3, dtype=bool)
+    >>> weights = softmax(q @ k.T, temperature=np.sqrt(3), where=causal)
+    >>> (weights @ v).round(3)
+    array([[1.   , 0.   , 0.   ],
+           [0.36 , 0.64 , 0.   ],
+           [0.264, 0.264, 0.471]])
     """
-    result = kernels.directly(kernels.DIRECT_SOFTMAX, x, axis, temperature, out)
-    return rowwise(kernels.softmax, x, axis, temperature, out) if result is None else result
+    result = None
+    if where is None:
+        result = kernels.directly(kernels.DIRECT_SOFTMAX, x, axis, temperature, out)
+    if result is None:
+        result = checked(
+            kernels.softmax, kernels.masked_softmax, x, axis, temperature, where, out
+        )
+    return result
 
 
-def log_softmax(x, /, axis=-1, *, temperature=1.0, out=None):
+def log_softmax(x, /, axis=-1, *, temperature=1.0, where=None, out=None):
     r"""Logarithm of the softmax.
 
     .. math:: \log p_i = x_i / T - \log \sum_j e^{x_j / T}
@@ -105,6 +132,8 @@ def log_softmax(x, /, axis=-1, *, temperature=1.0, out=None):
     temperature : float or array_like, default 1.0
         :math:`T \ge 0`, a number or one per row, as for `softmax`. With 0 the first maximum has 0,
         the others -inf.
+    where : array_like of bool, optional
+        Which entries take part, as for `softmax`; the others have -inf.
     out : ndarray, optional
         Where to write the result: floating-point, of the shape of `x`, and may be `x` itself.
 
@@ -141,11 +170,17 @@ def log_softmax(x, /, axis=-1, *, temperature=1.0, out=None):
     >>> log_softmax([20.0, 0.0])
     array([-2.06115362e-09, -2.00000000e+01])
     """
-    result = kernels.directly(kernels.DIRECT_LOG_SOFTMAX, x, axis, temperature, out)
-    return rowwise(kernels.log_softmax, x, axis, temperature, out) if result is None else result
+    result = None
+    if where is None:
+        result = kernels.directly(kernels.DIRECT_LOG_SOFTMAX, x, axis, temperature, out)
+    if result is None:
+        result = checked(
+            kernels.log_softmax, kernels.masked_log_softmax, x, axis, temperature, where, out
+        )
+    return result
 
 
-def logsumexp(x, /, axis=-1, *, keepdims=False, out=None):
+def logsumexp(x, /, axis=-1, *, where=None, keepdims=False, out=None):
     r"""Logarithm of the sum of exponentials.
 
     .. math:: \log \sum_j e^{x_j}
@@ -156,6 +191,8 @@ def logsumexp(x, /, axis=-1, *, keepdims=False, out=None):
         Numbers, of the types that `softmax` takes.
     axis : int, tuple of ints or None, default -1
         The axis or axes to sum over; None: all.
+    where : array_like of bool, optional
+        Which entries to sum over; broadcasts to `x`. The sum over none is 0, its logarithm -inf.
     keepdims : bool, default False
         Whether the result keeps the summed axes, with length 1.
     out : ndarray, optional
@@ -192,36 +229,78 @@ def logsumexp(x, /, axis=-1, *, keepdims=False, out=None):
     shape = tuple(kept if keepdims else rows)
     if out is not None:
         require_out(out, shape)
-    result = call(kernels.logsumexp, with_one_axis(x, axes))
+    if where is None:
+        result = call(kernels.logsumexp, with_one_axis(x, axes))
+    else:
+        mask = with_one_axis(as_mask(where, x), axes)
+        result = call(kernels.masked_logsumexp, with_one_axis(x, axes), mask)
     return delivered(np.reshape(result, shape), out)
 
 
-def rowwise(gufunc, x, axis, temperature, out):
-    """The result of a gufunc of the signature (n),()->(n), along one axis or several."""
+def entropy(logits, /, axis=-1, *, temperature=1.0):
+    r"""Shannon entropy of the softmax of logits.
+
+    .. math:: H = -\sum_i p_i \log p_i, \quad p = \mathrm{softmax}(z / T)
+
+    Parameters
+    ----------
+    logits : array_like
+        Scores :math:`z`. Types as for `softmax`.
+    axis : int, tuple of ints or None, default -1
+        The axis or axes of the classes; None: all.
+    temperature : float or array_like, default 1.0
+        :math:`T \ge 0`, a number or one per row, as for `softmax`.
+
+    Returns
+    -------
+    ndarray or scalar
+        In nats, from 0 (one class has all) to the logarithm of the number of classes (all alike);
+        the shape of `logits` without `axis`. Rows without a softmax have NaN.
+
+    Raises
+    ------
+    TypeError, ValueError, numpy.exceptions.AxisError
+        As `softmax` does.
+
+    See Also
+    --------
+    cross_entropy : The loss of logits against another distribution.
+
+    Notes
+    -----
+    No probabilities are stored. With :math:`m` the largest logit, both terms of
+    :math:`H = \log \sum_j e^{(z_j - m) / T} + \sum_j p_j (m - z_j) / T` are at least 0, so no
+    digits cancel. A class with probability 0 adds nothing.
+
+    References
+    ----------
+    .. [1] C. E. Shannon, "A Mathematical Theory of Communication", Bell System Technical Journal
+       27(3), 1948. https://doi.org/10.1002/j.1538-7305.1948.tb01338.x
+
+    Examples
+    --------
+    Of a fair coin, and of one that falls on one side in four of five cases:
+
+    >>> import numpy as np
+    >>> from csoftmax import entropy
+    >>> entropy(np.log([[0.5, 0.5], [0.2, 0.8]])).round(3)
+    array([0.693, 0.5  ])
+    """
+    logits = as_logits(logits, "logits")
+    axes = normalized_axes(axis, logits.ndim)
+    temperature = as_temperature(temperature, logits, axes)
+    if logits.size == 0:    # a sum over no classes, or of no rows
+        rows = [n for i, n in enumerate(logits.shape) if i not in axes]
+        return np.zeros(rows, computed_type(logits))[()]
+    return call(kernels.entropy, with_one_axis(logits, axes), temperature)[()]
+
+
+def checked(gufunc, masked_gufunc, x, axis, temperature, where, out):
     x = as_logits(x)
     if out is not None:
         require_out(out, x.shape)
     axes = normalized_axes(axis, x.ndim)
     temperature = as_temperature(temperature, x, axes)
-    if len(axes) == 1:
-        out = new_result(x) if out is None else out
-        return call(gufunc, x, temperature, axis=axes[0], out=out)
-    result = call(gufunc, with_one_axis(x, axes), temperature)
-    others = [i for i in range(x.ndim) if i not in axes]
-    result = result.reshape([x.shape[i] for i in (*others, *axes)])
-    return delivered(result.transpose(np.argsort([*others, *axes])), out)
-
-
-def delivered(result, out):
-    if out is None:
-        return result[()]
-    with np.errstate(all="ignore"):    # of the cast
-        out[...] = result
-    return out
-
-
-def with_one_axis(x, axes):
-    """`x` with these axes merged into a last one; a view where strides allow."""
-    others = [i for i in range(x.ndim) if i not in axes]
-    length = math.prod(x.shape[i] for i in axes)
-    return x.transpose(*others, *axes).reshape([*(x.shape[i] for i in others), length])
+    if where is None:
+        return rowwise(gufunc, x, axes, temperature, out)
+    return rowwise(masked_gufunc, x, axes, temperature, out, as_mask(where, x))

@@ -9,13 +9,16 @@ import csoftmax
 from csoftmax import _dispatch
 
 USABLE = [isa for isa in _dispatch.isas_built if isa in _dispatch.isas_supported]
+WITH_KERNELS = [
+    csoftmax._softmax, csoftmax._losses, csoftmax._gradients, csoftmax._binary, _dispatch
+]  # fmt: skip
 
 
 @pytest.fixture(params=USABLE)
 def build(request, monkeypatch):
     """The name of a build; while the test runs, csoftmax's functions use its kernels."""
     kernels = importlib.import_module(_dispatch.MODULES[request.param])
-    for module in (csoftmax._softmax, csoftmax._losses, _dispatch):
+    for module in WITH_KERNELS:
         monkeypatch.setattr(module, "kernels", kernels)
     kernels.set_thread_limit(2)
     yield request.param

@@ -41,7 +41,8 @@ def test_cross_entropy_is_minus_log_of_one_probability():
 
 
 @pytest.mark.parametrize(
-    "module", ["_config", "_losses", "_softmax", "_threads", "reference"], ids=lambda name: name
+    "module",
+    ["_binary", "_config", "_gradients", "_losses", "_softmax", "_threads", "reference"],
 )
 def test_docstrings(module):
     module = importlib.import_module(f"csoftmax.{module}")

@@ -130,6 +130,24 @@ cdef inline floating multiply_add(floating a, floating b, floating c) noexcept n
         return csoftmax_fma(a, b, c)
 
 
+cdef inline floating value_or_zero(floating value, bint condition) noexcept nogil:
+    """value if condition else 0, also of NaN.
+
+    In integers: written as a choice, GCC 12 may load numbers under the condition, and then uses the
+    first vector's conditions for those after it (AVX2).
+    """
+    cdef FloatBits f
+    cdef DoubleBits d
+    if floating is float:
+        f.value = value
+        f.bits &= <uint32_t> 0 - <uint32_t> condition
+        return f.value
+    else:
+        d.value = value
+        d.bits &= <uint64_t> 0 - <uint64_t> condition
+        return d.value
+
+
 cdef inline Sum two_sum(double a, double b) noexcept nogil:
     """a + b without error (Knuth); neither need be the larger."""
     cdef Sum s

@@ -43,7 +43,7 @@ cdef void sigmoid_block(
 
 cdef inline floating product_or_nothing(floating a, floating b) noexcept nogil:
     """What has the weight 0 doesn't count, even if it is infinite."""
-    return a * b if a != 0 else 0
+    return value_or_zero(a * b, a != 0)
 
 
 cdef inline floating binary_cross_entropy_of(
@@ -53,9 +53,11 @@ cdef inline floating binary_cross_entropy_of(
     cdef floating rest = log_1p_up_to_one(exponential(-x if x > 0 else x, of_zero, UNSHIFTED))
     cdef floating of_positive = rest if x > 0 else rest - x
     cdef floating of_negative = rest + x if x > 0 else rest
-    cdef floating loss = product_or_nothing(pos_weight * target, of_positive)
-    loss = loss + product_or_nothing(1 - target, of_negative)
-    return product_or_nothing(weight, loss)
+    # The weights first: a product with a large logit may be too large without them.
+    return (
+        product_or_nothing(weight * pos_weight * target, of_positive)
+        + product_or_nothing(weight * (1 - target), of_negative)
+    )
 
 
 cdef void binary_cross_entropy_block(

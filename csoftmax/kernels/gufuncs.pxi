@@ -59,9 +59,12 @@ cdef Functions functions_of(int number, floating type_tag):
         of.outcome = <any_function> log_softmax_outcome[floating]
         of.batch = <any_function> log_softmax_batch[floating]
         of.limit = <any_function> log_softmax_limit[floating]
-    elif number == LOGSUMEXP or number == MASKED_LOGSUMEXP:
+    elif number == LOGSUMEXP:
         of.outcome = <any_function> logsumexp_outcome[floating]
         of.batch = <any_function> logsumexp_batch[floating]
+    elif number == MASKED_LOGSUMEXP:
+        of.outcome = <any_function> masked_logsumexp_outcome[floating]
+        of.batch = <any_function> masked_logsumexp_batch[floating]
     elif number == CROSS_ENTROPY:
         of.outcome = <any_function> cross_entropy_outcome[floating]
         of.batch = <any_function> cross_entropy_batch[floating]

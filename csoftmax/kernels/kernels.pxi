@@ -18,8 +18,9 @@ from numpy cimport (
 )
 
 from csoftmax.kernels.arithmetic cimport (
-    SHIFTED, TEMPERED, UNSHIFTED, Kind, Reduction, Sum, exact_fma, exactly, exponential, log_1p,
+    SHIFTED, TEMPERED, UNSHIFTED, DoubleBits, FloatBits, Kind, Reduction, Sum, exact_fma, exactly, exponential, log_1p,
     log_1p_up_to_one, multiply_add, plus, power_of_two, reciprocal, reduction, times, two_sum,
+    value_or_zero,
 )
 from csoftmax.kernels.batches cimport (
     MAX_BATCH, Batch, exponentials_below_maxima, exponentials_of_columns, reduction_of, row_of,
@@ -32,8 +33,9 @@ from csoftmax.kernels.rows cimport (
     sum_of_row, sweep_guessed,
 )
 from csoftmax.kernels.weighing cimport (
-    Coefficients, Distances, add_product, add_term, coefficient, from_higher, sum_of_products,
-    sum_of_unmasked, weigh_by_coefficients, weigh_by_exponentials,
+    PER_DISTANCE_UNIT, Coefficients, Distances, add_product, add_term, add_weighted, coefficient,
+    distance, from_higher, over_temperature, sum_of_products, sum_of_unmasked,
+    weigh_by_coefficients, weigh_by_exponentials,
 )
 
 cdef extern from * nogil:

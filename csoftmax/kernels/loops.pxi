@@ -32,6 +32,11 @@ cdef enum:
 cdef int thread_limit = 1
 
 
+cdef inline bint is_ordinary(double temperature) noexcept nogil:
+    """Whether its reciprocal is one among the numbers of both types, with digits to spare."""
+    return 1e-30 < temperature < 1e30
+
+
 cdef inline bint is_product(const Operation *operation) noexcept nogil:
     return operation.numbers == SOFTMAX_PRODUCTS or operation.numbers == LOG_SOFTMAX_PRODUCTS
 
@@ -68,24 +73,16 @@ cdef inline void finish_row(
 
 
 cdef inline void write_numbers(
-    const Operation *operation, const floating *x, const floating *e, floating *y, npy_intp first,
-    npy_intp n, char **operands, const Row *row, const Outcome *outcome, Sum ratio,
-    double ratio_power
+    const Operation *operation, const floating *x, const floating *e, floating *y, npy_intp n,
+    const Row *row, const Outcome *outcome, Sum ratio, double ratio_power
 ) noexcept nogil:
-    """The results of a chunk of a row, from its logits x or its exponentials e.
-
-    `first` is where it begins in the row.
-    """
-    cdef Coefficients coefficients
-    if operation.numbers == LOG_PROBABILITIES and row.reduction.kind == TEMPERED:
-        write_log_probabilities(x, y, n, row, outcome.log_sum, TEMPERED)
-    elif operation.numbers == LOG_PROBABILITIES:
-        write_log_probabilities(x, y, n, row, outcome.log_sum, UNSHIFTED)
-    else:
+    """The results of a chunk of a row, from its logits x or its exponentials e."""
+    if operation.numbers != LOG_PROBABILITIES:
         scale_far(e, y, n, outcome.factor, ratio, ratio_power)
-    if operation.numbers == GRADIENTS:
-        coefficients = coefficients_of_row[floating](operation, operands, first, 0)
-        subtract_coefficients(y, n, &coefficients, outcome)
+    elif row.reduction.kind == TEMPERED:
+        write_log_probabilities(x, y, n, row, outcome.log_sum, TEMPERED)
+    else:
+        write_log_probabilities(x, y, n, row, outcome.log_sum, UNSHIFTED)
 
 
 cdef inline Coefficients coefficients_of_row(
@@ -207,10 +204,6 @@ cdef void compute_short_rows(
             is_finite[r] = n > 0 and temperature[r] > 0 and exponentials_in_two_sweeps(
                 xs[r], es[r], n, temperature[r], operation.takes_logarithm, row + r
             )
-        if is_finite[r]:
-            weigh_distances(
-                operation, xs[r], es[r], 0, n, of_row[r], row[r].maximum, &outcome[r].distances
-            )
         if is_begun[r]:
             finish_row[floating](operation, row + r, is_finite[r], of_row[r], outcome + r, 0)
     if operation.numbers == NOTHING:
@@ -218,7 +211,7 @@ cdef void compute_short_rows(
     for r in range(rows):
         if is_finite[r]:
             write_numbers(
-                operation, xs[r], es[r], ys[r], 0, n, of_row[r], row + r, outcome + r, exactly(1), 0
+                operation, xs[r], es[r], ys[r], n, row + r, outcome + r, exactly(1), 0
             )
             write_target(operation, ys[r], n, of_row[r], outcome + r)
         elif is_begun[r]:
@@ -232,6 +225,13 @@ cdef inline npy_intp chunk_length(floating type_tag) noexcept nogil:
 cdef inline npy_intp chunks_of(npy_intp n, floating type_tag) noexcept nogil:
     """How many chunks a row has; 1 if it is computed without."""
     return max(1, (n + chunk_length[floating](0) - 1) // chunk_length[floating](0))
+
+
+cdef inline bint needs_chunks(
+    const Operation *operation, npy_intp n, floating type_tag
+) noexcept nogil:
+    """Long rows, and those that distances are weighed in, if only one."""
+    return chunks_of[floating](n, 0) > 1 or operation.weighing != NO_DISTANCES
 
 
 cdef void sweep_chunk(
@@ -309,13 +309,18 @@ cdef inline void write_chunks(
     const Operation *operation, const floating *x, floating *y, npy_intp n, char **operands,
     const Row *row, const Outcome *outcome, const Chunk *chunks, npy_intp first, npy_intp last
 ) noexcept nogil:
-    cdef npy_intp length = chunk_length[floating](0), c
+    cdef npy_intp length = chunk_length[floating](0), c, start, count
+    cdef Coefficients coefficients
     for c in range(first, last):
+        start = c * length
+        count = min(length, n - start)
         write_numbers(
-            operation, x + c * length, y + c * length, y + c * length, c * length,
-            min(length, n - c * length), operands, row, outcome, chunks[c].ratio,
+            operation, x + start, y + start, y + start, count, row, outcome, chunks[c].ratio,
             chunks[c].ratio_power,
         )
+        if operation.numbers == GRADIENTS:
+            coefficients = coefficients_of_row[floating](operation, operands, start, 0)
+            subtract_coefficients(y + start, count, &coefficients, outcome.weighed)
 
 
 cdef void compute_long_row(
@@ -323,12 +328,21 @@ cdef void compute_long_row(
     npy_intp beside_step, Chunk *chunks, int threads
 ) noexcept nogil:
     """In chunks, whose bounds depend on n alone: so a result does not depend on the threads."""
-    cdef npy_intp count = chunks_of[floating](n, 0)
+    cdef npy_intp count = chunks_of[floating](n, 0) if n > 0 else 0
     cdef bint is_defined
     cdef double temperature
     cdef Outcome outcome
+    cdef Weighed weighed
     cdef Row row
     cdef int t
+    outcome.weighed = &weighed
+    if operation.is_masked and operation.temperature and is_limit(
+        (<double *> operands[operation.temperature - 1])[0]
+    ):
+        copy_masked(
+            x, sizeof(floating), y, sizeof(floating), n, operands[operation.beside - 1], beside_step
+        )
+        x = y
     if not begin_row(operation, x, y, n, operands, &outcome, &temperature):
         return
     if threads == 1:
@@ -341,7 +355,7 @@ cdef void compute_long_row(
             )
     is_defined = temperature > 0 and combine_chunks[floating](chunks, count, temperature, &row, 0)
     if is_defined and operation.weighing != NO_DISTANCES:
-        combine_distances(operation, chunks, count, &row, &outcome.distances)
+        combine_distances(operation, chunks, count, &row, &weighed.distances)
     finish_row[floating](operation, &row, is_defined, operands, &outcome, 0)
     if operation.numbers == NOTHING:
         return
@@ -378,12 +392,10 @@ cdef void compute_rows(
     cdef char *row_operands[MAX_OPERANDS]
     cdef const floating *row_x
     cdef floating *row_y
-    cdef bint are_short = chunks_of[floating](n, 0) == 1
-    cdef npy_intp staged = rows_in_stages[floating](n, 0) if are_short else 1
+    cdef bint are_staged = not needs_chunks[floating](operation, n, 0) and not is_product(operation)
+    cdef npy_intp staged = rows_in_stages[floating](n, 0) if are_staged else 1
     cdef npy_intp r = 0, i
     cdef int k
-    if is_product(operation):
-        staged = 1
     while r < rows:
         row_x = at[floating](<char *> x, r * x_step, 0)
         row_y = at[floating](<char *> y, r * y_step, 0)
@@ -395,12 +407,12 @@ cdef void compute_rows(
                 (<double *> row_operands[operation.temperature - 1])[0], chunks, threads,
                 operation.numbers,
             )
-        elif are_short and operation.is_masked:
+        elif are_staged and operation.is_masked:
             compute_masked_rows(
                 operation, row_x, x_step, row_y, y_step, n, min(staged, rows - r), row_operands,
                 steps, beside_step,
             )
-        elif are_short:
+        elif are_staged:
             compute_short_rows(
                 operation, row_x, x_step, row_y, y_step, n, min(staged, rows - r), row_operands,
                 steps,
@@ -412,7 +424,7 @@ cdef void compute_rows(
         if operation.is_masked and operation.has_row_result:
             for i in range(min(staged, rows - r)):
                 restore_masked(
-                    operation, at[floating](<char *> row_y, i * y_step, 0), sizeof(floating), n,
+                    operation, at[floating](<char *> row_y, i * y_step, 0), 1, n,
                     row_operands[operation.beside - 1] + i * steps[operation.beside - 1],
                     beside_step,
                 )
@@ -745,7 +757,7 @@ cdef inline bint are_ordinary(
     """Extreme temperatures, 0 and infinity among them, are left to the functions for one row."""
     cdef npy_intp r
     for r in range(rows if step else 1):
-        if not 1e-30 < (<double *> (temperatures + r * step))[0] < 1e30:
+        if not is_ordinary((<double *> (temperatures + r * step))[0]):
             return False
     return True
 
@@ -817,7 +829,9 @@ cdef void over_span(
         copy_bytes = 2 if operation.beside and not operation.is_masked else 1
         copy_bytes = (copy_bytes * copied_rows(all.n, size) * all.n * size + 63) // 64 * 64
     if span.path == DIRECT_ROWS or span.path == COPIED_ROWS:
-        bytes = copy_bytes + (chunks * sizeof(Chunk) if chunks > 1 else 0)
+        bytes = copy_bytes
+        if needs_chunks[floating](operation, all.n, 0):
+            bytes += chunks * sizeof(Chunk)
     if bytes:
         scratch = <char *> malloc(threads * bytes)
         if scratch == NULL:

@@ -33,32 +33,27 @@ cdef inline Coefficients coefficients_of(
     return coefficients
 
 
-cdef inline Sum quotient(Sum a, double b) noexcept nogil:
-    """A sum that is infinite or NaN has no errors."""
-    cdef Sum q = exactly(a.hi / b)
-    if is_finite(q.hi):
-        q.lo = (exact_fma(-q.hi, b, a.hi) + a.lo) / b
-    return q
-
-
 cdef inline Sum loss_of(const Distances *distances, Sum log_sum, double temperature) noexcept nogil:
-    cdef Sum of_distances = quotient(distances.weighted, temperature)
+    cdef Sum of_distances = over_temperature(distances.weighted, temperature)
     if not is_finite(of_distances.hi):
-        return of_distances
+        return exactly(of_distances.hi + log_sum.hi)    # NaN if either is
     return plus(of_distances, times(distances.weights, log_sum))
 
 
 cdef inline void add_class(
-    Distances *distances, double weight, double maximum, double logit
+    Distances *distances, Sum weight, double maximum, double logit
 ) noexcept nogil:
     """A class of its own to the sums: that of a class index."""
-    distances.weights = plus(distances.weights, exactly(weight))
-    if weight != 0:
+    distances.weights = plus(distances.weights, weight)
+    if weight.hi == 0:
+        return
+    if is_finite(logit):
         distances.weighted = plus(
-            distances.weighted, times(exactly(weight), two_sum(maximum, -logit))
+            distances.weighted,
+            times(weight, two_sum(maximum * PER_DISTANCE_UNIT, -logit * PER_DISTANCE_UNIT)),
         )
-        if not is_finite(logit):
-            distances.weighted = exactly(weight * INFINITY)
+    else:
+        distances.weighted = exactly(-weight.hi * logit)
 
 
 cdef inline double grad_of_class(
@@ -81,20 +76,20 @@ cdef inline double grad_of_class(
 
 cdef inline void set_scale_of_grad(const Row *row, double scale, Outcome *outcome) noexcept nogil:
     """Where it is beyond a float, numbers are multiplied by it when all else is done."""
-    outcome.scale = scale
-    outcome.scale_at_end = not fabs(scale) < 1e30
-    outcome.factor = times(reciprocal(sum_of_row(row)), outcome.distances.weights)
-    if not outcome.scale_at_end:
+    outcome.weighed.scale = scale
+    outcome.weighed.scale_at_end = fabs(scale) >= 1e30
+    outcome.factor = times(reciprocal(sum_of_row(row)), outcome.weighed.distances.weights)
+    if not outcome.weighed.scale_at_end:
         outcome.factor = times(outcome.factor, exactly(scale))
 
 
 cdef inline void subtract_coefficients(
-    floating *y, Py_ssize_t n, const Coefficients *coefficients, const Outcome *outcome
+    floating *y, Py_ssize_t n, const Coefficients *coefficients, const Weighed *weighed
 ) noexcept nogil:
     cdef Py_ssize_t LANES = LANE_BYTES // <Py_ssize_t> sizeof(floating)
     cdef const floating *targets = <const floating *> coefficients.targets
     cdef const floating *class_weights = <const floating *> coefficients.class_weights
-    cdef double scale = 1.0 if outcome.scale_at_end else outcome.scale
+    cdef double scale = 1.0 if weighed.scale_at_end else weighed.scale
     cdef floating share = <floating> (coefficients.share * scale)
     cdef floating offset = <floating> (coefficients.offset * scale)
     cdef floating values[FLOAT_LANES]
@@ -110,16 +105,16 @@ cdef inline void subtract_coefficients(
     while i < n:
         y[i] = multiply_add(-class_weights[i], multiply_add(share, targets[i], offset), y[i])
         i += 1
-    if outcome.scale_at_end:
+    if weighed.scale_at_end:
         for i in range(n):
-            y[i] = <floating> (y[i] * outcome.scale) if y[i] != 0 else 0
+            y[i] = <floating> (y[i] * weighed.scale) if y[i] != 0 else 0
 
 
 cdef inline void distribution_outcome(
     const Row *row, char **operands, floating *loss, Outcome *outcome
 ) noexcept nogil:
     cdef Sum log_sum = log_sum_of_row[floating](row, 0)
-    cdef Sum exact_loss = loss_of(&outcome.distances, log_sum, number_at(operands, TEMPERATURE))
+    cdef Sum exact_loss = loss_of(&outcome.weighed.distances, log_sum, number_at(operands, TEMPERATURE))
     loss[0] = <floating> (exact_loss.hi + exact_loss.lo)
     set_scale_of_grad(
         row, number_at(operands, SCALE) / number_at(operands, TEMPERATURE), outcome
@@ -147,7 +142,8 @@ cdef void index_outcome(
         return
     class_weight = (<const floating *> operands[WEIGHTS_BESIDE_INDEX])[target]
     add_class(
-        &outcome.distances, number_at(operands, SHARE) * class_weight, row.maximum,
+        &outcome.weighed.distances,
+        times(exactly(number_at(operands, SHARE)), exactly(class_weight)), row.maximum,
         outcome.target_logit,
     )
     distribution_outcome(row, operands, loss, outcome)
@@ -155,23 +151,25 @@ cdef void index_outcome(
         <floating> outcome.target_logit, &row.reduction, row.reduction.kind
     )
     outcome.target_result = grad_of_class(
-        row, outcome.target_logit, exponential_of_target, outcome.distances.weights,
-        (number_at(operands, SHARE) + number_at(operands, OFFSET)) * class_weight, outcome.scale,
+        row, outcome.target_logit, exponential_of_target, outcome.weighed.distances.weights,
+        (number_at(operands, SHARE) + number_at(operands, OFFSET)) * class_weight, outcome.weighed.scale,
     )
 
 
 # Temperatures 0 and infinity.
 
-cdef inline double coefficient_at(
+cdef inline Sum coefficient_at(
     const Coefficients *coefficients, Py_ssize_t i, int64_t target, double share_of_target,
     floating type_tag
 ) noexcept nogil:
     cdef double class_weight = (<const floating *> coefficients.class_weights)[i]
-    cdef double c = coefficient(
+    cdef Sum c = coefficient[floating](
         (<const floating *> coefficients.targets)[i], class_weight, coefficients.share,
-        coefficients.offset,
+        coefficients.offset, 0,
     )
-    return c + share_of_target * class_weight if i == target else c
+    if i == target:
+        c = plus(c, times(exactly(share_of_target), exactly(class_weight)))
+    return c
 
 
 cdef inline void distribution_limit(
@@ -180,28 +178,30 @@ cdef inline void distribution_limit(
 ) noexcept nogil:
     """At T = inf the gradient is 0; at T = 0 a loss or gradient that isn't 0 is infinite."""
     cdef double temperature = number_at(operands, TEMPERATURE), share = number_at(operands, SHARE)
-    cdef double weights = 0, c, difference, log_of_count
+    cdef double not_chosen = 0, difference
+    cdef Sum weights = exactly(0), chosen = exactly(0), c
     cdef Choice choice
-    cdef Sum log_count
     cdef Py_ssize_t i
     if not find_choice(x, n, temperature, &choice):
         loss[0] = NAN
         if y != NULL:
             fill(y, n, NAN)
         return
-    log_count = log_1p(exactly(<double> (choice.count - 1)))
-    log_of_count = log_count.hi + log_count.lo
-    loss[0] = 0
     for i in range(n):
         c = coefficient_at[floating](coefficients, i, target, share, 0)
-        weights += c
-        if c != 0:
-            loss[0] += <floating> (c * (log_of_count if is_chosen(x[i], i, &choice) else INFINITY))
+        weights = plus(weights, c)
+        if is_chosen(x[i], i, &choice):
+            chosen = plus(chosen, c)
+        elif c.hi != 0:
+            not_chosen += c.hi * INFINITY
+    chosen = times(chosen, log_1p(exactly(<double> (choice.count - 1))))
+    loss[0] = <floating> (not_chosen + (chosen.hi + chosen.lo))
     if y == NULL:
         return
     for i in range(n):
-        difference = weights / <double> choice.count if is_chosen(x[i], i, &choice) else 0.0
-        difference -= coefficient_at[floating](coefficients, i, target, share, 0)
+        c = coefficient_at[floating](coefficients, i, target, share, 0)
+        difference = weights.hi / <double> choice.count if is_chosen(x[i], i, &choice) else 0.0
+        difference -= c.hi
         y[i] = 0.0 if temperature == INFINITY or difference == 0 else (
             difference * number_at(operands, SCALE) * INFINITY
         )
@@ -257,22 +257,23 @@ cdef inline void weigh_columns(
     cdef Py_ssize_t LANES = LANE_BYTES // <Py_ssize_t> sizeof(floating)
     cdef const floating *class_weights = <const floating *> coefficients.class_weights
     cdef Py_ssize_t i, block, k, r
-    cdef double weight
+    cdef double tops[MAX_BATCH]
     for r in range(batch.padded):
+        tops[r] = batch.maximum[r] * PER_DISTANCE_UNIT
         distances.weights_hi[r] = distances.weights_lo[r] = 0
         distances.weighted_hi[r] = distances.weighted_lo[r] = 0
     for i in range(n):
         for block in range(batch.padded // LANES):
             for k in range(LANES):
                 r = block * LANES + k
-                weight = coefficient(
-                    targets[i * target_step + r], class_weights[i], coefficients.share,
-                    coefficients.offset,
-                )
-                add_term[floating](distances.weights_hi + r, distances.weights_lo + r, weight, 0)
-                add_product[floating](
-                    distances.weighted_hi + r, distances.weighted_lo + r, weight,
-                    batch.maximum[r] - x[i * x_step + r], 0,
+                add_weighted[floating](
+                    distances.weights_hi + r, distances.weights_lo + r, distances.weighted_hi + r,
+                    distances.weighted_lo + r,
+                    coefficient[floating](
+                        targets[i * target_step + r], class_weights[i], coefficients.share,
+                        coefficients.offset, 0,
+                    ),
+                    distance(tops[r], x[i * x_step + r]), 0,
                 )
 
 
@@ -289,8 +290,9 @@ cdef inline void add_classes(
         if 0 <= target < n:
             of_row = distances_at(distances, r)
             add_class(
-                &of_row, number_at(operands, SHARE) * class_weights[target], batch.maximum[r],
-                target_logits[r],
+                &of_row,
+                times(exactly(number_at(operands, SHARE)), exactly(class_weights[target])),
+                batch.maximum[r], target_logits[r],
             )
             distances.weights_hi[r] = of_row.weights.hi
             distances.weights_lo[r] = of_row.weights.lo
@@ -483,7 +485,7 @@ cdef inline Sum entropy_from(
 ) noexcept nogil:
     return plus(
         log_sum_of_row[floating](row, 0),
-        quotient(times(weighted, reciprocal(sum_of_row(row))), temperature),
+        over_temperature(times(weighted, reciprocal(sum_of_row(row))), temperature),
     )
 
 
@@ -493,7 +495,7 @@ cdef void entropy_outcome(
     cdef Sum entropy = exactly(NAN)
     if is_defined:
         entropy = entropy_from[floating](
-            row, outcome.distances.weighted, (<double *> operands[0])[0], 0
+            row, outcome.weighed.distances.weighted, (<double *> operands[0])[0], 0
         )
     (<floating *> operands[1])[0] = <floating> (entropy.hi + entropy.lo)
 
@@ -516,7 +518,9 @@ cdef inline void weigh_columns_by_exponentials(
     cdef Py_ssize_t LANES = LANE_BYTES // <Py_ssize_t> sizeof(floating)
     cdef Py_ssize_t i, block, k, r
     cdef Reduction reduced
+    cdef double tops[MAX_BATCH]
     for r in range(batch.padded):
+        tops[r] = batch.maximum[r] * PER_DISTANCE_UNIT
         hi[r] = lo[r] = 0
     for i in range(n):
         for block in range(batch.padded // LANES):
@@ -525,7 +529,7 @@ cdef inline void weigh_columns_by_exponentials(
                 reduced = reduction_of(batch, r)
                 add_product[floating](
                     hi + r, lo + r, exponential(x[i * x_step + r], &reduced, kind),
-                    batch.maximum[r] - x[i * x_step + r], 0,
+                    distance(tops[r], x[i * x_step + r]), 0,
                 )
 
 

@@ -6,6 +6,22 @@ them, gets its results in these places back.
 """
 
 
+cdef inline floating kept_or_minus_infinity(floating x, char mask) noexcept nogil:
+    """In integers, as value_or_zero: the two are never there together."""
+    cdef FloatBits f, f_infinity
+    cdef DoubleBits d, d_infinity
+    if floating is float:
+        f.value = value_or_zero(x, mask != 0)
+        f_infinity.value = value_or_zero(<float> -INFINITY, mask == 0)
+        f.bits |= f_infinity.bits
+        return f.value
+    else:
+        d.value = value_or_zero(x, mask != 0)
+        d_infinity.value = value_or_zero(<double> -INFINITY, mask == 0)
+        d.bits |= d_infinity.bits
+        return d.value
+
+
 cdef inline void copy_masked(
     const floating *x, npy_intp x_step, floating *y, npy_intp y_step, npy_intp n,
     const char *mask, npy_intp mask_step
@@ -17,13 +33,13 @@ cdef inline void copy_masked(
     if x_step == size and y_step == size and mask_step == 1:
         while i + LANES <= n:
             for k in range(LANES):
-                values[k] = x[i + k] if mask[i + k] else -INFINITY
+                values[k] = kept_or_minus_infinity(x[i + k], mask[i + k])
             for k in range(LANES):
                 y[i + k] = values[k]
             i += LANES
     while i < n:
-        at[floating](<char *> y, i * y_step, 0)[0] = (
-            at[floating](<char *> x, i * x_step, 0)[0] if mask[i * mask_step] else -INFINITY
+        at[floating](<char *> y, i * y_step, 0)[0] = kept_or_minus_infinity(
+            at[floating](<char *> x, i * x_step, 0)[0], mask[i * mask_step]
         )
         i += 1
 
@@ -32,7 +48,8 @@ cdef inline void restore_masked(
     const Operation *operation, floating *y, npy_intp y_step, npy_intp n, const char *mask,
     npy_intp mask_step
 ) noexcept nogil:
-    """A row without a softmax is NaN as a whole, and its first number shows it."""
+    """A row without a softmax is NaN as a whole, and its first number shows it. y_step is in numbers.
+    """
     cdef double left_out = 0.0 if operation.numbers == SCALED_EXPONENTIALS else -INFINITY
     cdef npy_intp i
     if n == 0 or y[0] == y[0]:

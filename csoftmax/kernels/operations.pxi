@@ -13,16 +13,21 @@ A function consists of
 """
 
 
+cdef struct Weighed:
+    # Of functions that weigh distances.
+    Distances distances
+    double scale            # of a gradient; unless at the end, it is in the factor
+    bint scale_at_end
+
+
 cdef struct Outcome:
     # Inputs of functions that have a target, or weigh distances.
     double target_logit
-    Distances distances
+    Weighed *weighed
     # Results, of which a function sets what it uses.
     Sum factor              # of exponentials that are in units of the row's 2^N
     double log_sum
     double target_result    # takes the place of the target's number
-    double scale            # of a gradient; unless at the end, it is in the factor
-    bint scale_at_end
 
 
 cdef inline void fill(floating *y, Py_ssize_t n, double value) noexcept nogil:
@@ -349,6 +354,21 @@ cdef void logsumexp_batch(
             (<floating *> (operands[0] + r * steps[0]))[0] = batch.maximum[r]
 
 
+# with a mask; operands: mask, the result
+
+cdef void masked_logsumexp_outcome(
+    const Row *row, bint is_defined, char **operands, Outcome *outcome, floating type_tag
+) noexcept nogil:
+    logsumexp_outcome[floating](row, is_defined, operands + 1, outcome, 0)
+
+
+cdef void masked_logsumexp_batch(
+    const floating *x, Py_ssize_t x_step, floating *y, Py_ssize_t y_step, Py_ssize_t n,
+    Py_ssize_t rows, char **operands, const npy_intp *steps
+) noexcept nogil:
+    logsumexp_batch(x, x_step, y, y_step, n, rows, operands + 1, steps + 1)
+
+
 # cross_entropy; operands: target, ignore_index, temperature, the loss
 
 cdef inline floating limit_loss(
@@ -470,7 +490,7 @@ cdef void cross_entropy_value_and_grad_limit(
     loss[0] = limit_loss(x, n, target, temperature)
     for i in range(n):
         p = is_chosen(x[i], i, &choice)
-        y[i] = 0.0 if temperature == INFINITY or p == (i == target) else (
+        y[i] = 0.0 if temperature == INFINITY or p == (i == target) or weight == 0 else (
             (p - (i == target)) * weight * INFINITY
         )
 

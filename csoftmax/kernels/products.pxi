@@ -25,9 +25,9 @@ cdef inline floating difference(
     """y (g - sum) or g - y sum; 0 where y is 0."""
     cdef floating y
     if numbers == SOFTMAX_PRODUCTS:
-        return x * ((g - sum_hi) - sum_lo) if x != 0 else 0
+        return value_or_zero(x * ((g - sum_hi) - sum_lo), x != 0)
     y = exp_of_log(x, of_zero)
-    return 0 if x == -INFINITY else multiply_add(-y, sum_hi, g) - y * sum_lo
+    return value_or_zero(multiply_add(-y, sum_hi, g) - y * sum_lo, x != -INFINITY)
 
 
 cdef inline void write_products(
@@ -44,7 +44,7 @@ cdef inline void write_products(
     cdef npy_intp i = 0, k
     if not fabs(hi) < INFINITY:
         lo = 0
-    if fabs(inverse) < INFINITY:
+    if is_ordinary(temperature):
         while i + LANES <= n:
             for k in range(LANES):
                 values[k] = inverse * difference(x[i + k], g[i + k], hi, lo, &of_zero, numbers)
@@ -53,7 +53,7 @@ cdef inline void write_products(
             i += LANES
     while i < n:
         values[0] = difference(x[i], g[i], hi, lo, &of_zero, numbers)
-        y[i] = values[0] * inverse if values[0] != 0 else 0    # also at temperature 0
+        y[i] = <floating> (values[0] / temperature) if values[0] != 0 else 0    # also if T = 0
         i += 1
 
 
@@ -115,7 +115,6 @@ cdef inline void products_of_columns(
     cdef floating values[FLOAT_LANES]
     cdef Reduction of_zero = reduction(<floating> 0, 1.0)
     cdef npy_intp i, r, k, block
-    cdef double of_g
     for r in range(blocks * LANES):
         sum_hi[r] = 0
         sum_lo[r] = 0
@@ -131,8 +130,10 @@ cdef inline void products_of_columns(
                         sum_hi + r, sum_lo + r, x[i * x_step + r], g[i * g_step + r], 0
                     )
                 else:
-                    of_g = 0 if x[i * x_step + r] == -INFINITY else g[i * g_step + r]
-                    add_term[floating](sum_hi + r, sum_lo + r, of_g, 0)
+                    add_term[floating](
+                        sum_hi + r, sum_lo + r,
+                        value_or_zero(g[i * g_step + r], x[i * x_step + r] != -INFINITY), 0,
+                    )
     for r in range(blocks * LANES):
         hi[r] = <floating> sum_hi[r]
         lo[r] = <floating> (sum_hi[r] - hi[r] if floating is float else sum_lo[r])
