@@ -454,5 +454,5 @@ def reduced(losses, reduction, divisor):
     if reduction == "sum":
         divisor = 1.0
     with np.errstate(all="ignore"):
-        mean = losses.sum(dtype=np.float64) / divisor if divisor else np.nan
+        mean = np.float64(kernels.sum_of(losses)) / divisor if divisor else np.nan
         return losses.dtype.type(mean)

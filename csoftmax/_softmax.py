@@ -108,9 +108,7 @@ def softmax(x, /, axis=-1, *, temperature=1.0, where=None, out=None):
            [0.36 , 0.64 , 0.   ],
            [0.264, 0.264, 0.471]])
     """
-    result = None
-    if where is None:
-        result = kernels.directly(kernels.DIRECT_SOFTMAX, x, axis, temperature, out)
+    result = kernels.directly(kernels.DIRECT_SOFTMAX, x, axis, temperature, out, where)
     if result is None:
         result = checked(
             kernels.softmax, kernels.masked_softmax, x, axis, temperature, where, out
@@ -170,9 +168,7 @@ def log_softmax(x, /, axis=-1, *, temperature=1.0, where=None, out=None):
     >>> log_softmax([20.0, 0.0])
     array([-2.06115362e-09, -2.00000000e+01])
     """
-    result = None
-    if where is None:
-        result = kernels.directly(kernels.DIRECT_LOG_SOFTMAX, x, axis, temperature, out)
+    result = kernels.directly(kernels.DIRECT_LOG_SOFTMAX, x, axis, temperature, out, where)
     if result is None:
         result = checked(
             kernels.log_softmax, kernels.masked_log_softmax, x, axis, temperature, where, out

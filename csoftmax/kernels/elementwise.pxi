@@ -7,6 +7,7 @@ among them, are copied block by block.
 cdef enum:
     MAX_INPUTS = 4
     FLOAT_BLOCK = 1024    # 4 KiB of each input and of the result, also of doubles
+    SUMMED = 8192
 
 
 cdef struct Elementwise:
@@ -18,8 +19,8 @@ cdef struct Elementwise:
 
 cdef inline floating sigmoid_of(floating x, const Reduction *of_zero) noexcept nogil:
     """1 / (1 + exp(-x)), from the exponential that is at most 1."""
-    cdef floating e = exponential(-x if x > 0 else x, of_zero, UNSHIFTED)
-    return (e if x < 0 else <floating> 1) / (1 + e)
+    cdef floating e = exponential(-x if x > 0 else x, of_zero, UNSHIFTED), one = 1
+    return (e if x < 0 else one) / (one + e)
 
 
 cdef void sigmoid_block(
@@ -53,10 +54,11 @@ cdef inline floating binary_cross_entropy_of(
     cdef floating rest = log_1p_up_to_one(exponential(-x if x > 0 else x, of_zero, UNSHIFTED))
     cdef floating of_positive = rest if x > 0 else rest - x
     cdef floating of_negative = rest + x if x > 0 else rest
+    cdef floating one = 1
     # The weights first: a product with a large logit may be too large without them.
     return (
         product_or_nothing(weight * pos_weight * target, of_positive)
-        + product_or_nothing(weight * (1 - target), of_negative)
+        + product_or_nothing(weight * (one - target), of_negative)
     )
 
 
@@ -208,3 +210,63 @@ cdef void elementwise_double_loop(
     char **args, const npy_intp *dimensions, const npy_intp *steps, void *data
 ) noexcept nogil:
     elementwise_loop[double](args, dimensions, steps, data, 0)
+
+
+# Sums of losses, in float64.
+
+cdef inline double sum_of_block(const floating *x, npy_intp n) noexcept nogil:
+    cdef npy_intp LANES = LANE_BYTES // <npy_intp> sizeof(floating)
+    cdef LaneSums sums
+    cdef Sum total
+    cdef npy_intp i = 0, k
+    start_sums(&sums)
+    while i + LANES <= n:
+        for k in range(LANES):
+            add_term[floating](sums.hi + k, sums.lo + k, x[i + k], 0)
+        i += LANES
+    for k in range(n - i):
+        add_term[floating](sums.hi + k, sums.lo + k, x[i + k], 0)
+    total = finished[floating](&sums, 0)
+    return total.hi + total.lo
+
+
+cdef void sum_blocks(
+    const floating *x, npy_intp n, double *sums, npy_intp first, npy_intp last
+) noexcept nogil:
+    cdef npy_intp block
+    for block in range(first, last):
+        sums[block] = sum_of_block(x + block * SUMMED, min(SUMMED, n - block * SUMMED))
+
+
+cdef double sum_of_numbers(const floating *x, npy_intp n, double *sums) noexcept nogil:
+    """By blocks, which depend on nothing but n."""
+    cdef npy_intp blocks = (n + SUMMED - 1) // SUMMED
+    cdef int threads = <int> max(1, min(threads_for(n), blocks)), t
+    if threads == 1:
+        sum_blocks(x, n, sums, 0, blocks)
+    else:
+        for t in prange(threads, num_threads=threads, schedule="static", chunksize=1):
+            sum_blocks(x, n, sums, blocks * t // threads, blocks * (t + 1) // threads)
+    return sum_of_block(sums, blocks)
+
+
+def sum_of(x):
+    """The sum of an array's numbers, in float64; NumPy's own converts them one by one."""
+    cdef npy_intp n
+    cdef double *sums
+    cdef double total
+    cdef unsigned int flags = csoftmax_float_flags()
+    if not (is_plain(x, NPY_FLOAT) or is_plain(x, NPY_DOUBLE)):
+        return x.sum(dtype=float)
+    n = PyArray_SIZE(<ndarray> x)
+    sums = <double *> malloc((n // SUMMED + 1) * sizeof(double))
+    if sums == NULL:
+        raise MemoryError("no memory for sums of blocks")
+    with nogil:
+        if PyArray_TYPE(<ndarray> x) == NPY_FLOAT:
+            total = sum_of_numbers(<float *> PyArray_BYTES(<ndarray> x), n, sums)
+        else:
+            total = sum_of_numbers(<double *> PyArray_BYTES(<ndarray> x), n, sums)
+        csoftmax_restore_float_flags(flags)
+    free(sums)
+    return total

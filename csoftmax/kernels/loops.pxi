@@ -241,10 +241,10 @@ cdef void sweep_chunk(
     """The sums of a chunk, and its exponentials to y if they will be needed."""
     cdef floating buffer[FLOAT_CHUNK]
     cdef floating unmasked[FLOAT_CHUNK]
-    cdef floating *copy = y
+    cdef floating *copy = unmasked
     cdef floating *e
-    if operation.numbers == NOTHING:
-        copy = unmasked
+    if operation.numbers == LOG_PROBABILITIES:    # needs it again
+        copy = y
     if operation.is_masked:
         copy_masked(
             x, sizeof(floating), copy, sizeof(floating), n,
@@ -353,16 +353,25 @@ cdef void compute_long_row(
                 operation, x, y, n, operands, beside_step, temperature, chunks,
                 count * t // threads, count * (t + 1) // threads,
             )
-    is_defined = temperature > 0 and combine_chunks[floating](chunks, count, temperature, &row, 0)
-    if is_defined and operation.weighing != NO_DISTANCES:
-        combine_distances(operation, chunks, count, &row, &weighed.distances)
+    if count == 1:
+        is_defined = temperature > 0 and chunks.is_finite
+        row = chunks.row
+        weighed.distances = chunks.distances
+        chunks.ratio = exactly(1)
+        chunks.ratio_power = 0
+    else:
+        is_defined = temperature > 0 and combine_chunks[floating](
+            chunks, count, temperature, &row, 0
+        )
+        if is_defined and operation.weighing != NO_DISTANCES:
+            combine_distances(operation, chunks, count, &row, &weighed.distances)
     finish_row[floating](operation, &row, is_defined, operands, &outcome, 0)
     if operation.numbers == NOTHING:
         return
     if not is_defined:
         fill(y, n, NAN)
         return
-    if operation.is_masked:    # its copy
+    if operation.is_masked:    # if needed, its copy
         x = y
     if threads == 1:
         write_chunks(operation, x, y, n, operands, &row, &outcome, chunks, 0, count)
@@ -435,14 +444,9 @@ cdef void compute_masked_rows(
     const Operation *operation, const floating *x, npy_intp x_step, floating *y, npy_intp y_step,
     npy_intp n, npy_intp rows, char **operands, const npy_intp *steps, npy_intp beside_step
 ) noexcept nogil:
-    """As compute_short_rows, of copies in y, or in a buffer where the result is a number."""
-    cdef floating buffer[FLOAT_CHUNK]
-    cdef floating *copies = y
-    cdef npy_intp copy_step = y_step
-    cdef npy_intp r
-    if operation.numbers == NOTHING:
-        copies = buffer
-        copy_step = n * sizeof(floating)
+    """As compute_short_rows, of copies that stay in the cache."""
+    cdef floating copies[FLOAT_CHUNK]
+    cdef npy_intp copy_step = whole_lanes[floating](n, 0) * <npy_intp> sizeof(floating), r
     for r in range(rows):
         copy_masked(
             at[floating](<char *> x, r * x_step, 0), sizeof(floating),
@@ -642,28 +646,28 @@ cdef inline void over_copied_columns(
 
 cdef inline void over_columns(
     const Operation *operation, const Rows *all, const Span *span, npy_intp row, char *x, char *y,
-    npy_intp rows, char **operands, floating type_tag
+    npy_intp rows, char **operands, floating *copies, floating type_tag
 ) noexcept nogil:
-    """Columns as they are. What is masked goes to the results first."""
-    cdef npy_intp size = sizeof(floating), x_step = all.x_number_step, i
+    """Columns as they are, or their copies where they are masked."""
+    cdef npy_intp size = sizeof(floating), x_step = all.x_number_step // size, i
     cdef npy_intp y_step = all.y_number_step // size
     cdef const floating *beside = NULL
     if operation.is_masked:
         for i in range(all.n):
             copy_masked(
-                at[floating](x, i * x_step, 0), size, at[floating](y, i * all.y_number_step, 0),
-                size, rows, operands[operation.beside - 1] + i * all.beside_number_step,
+                at[floating](x, i * all.x_number_step, 0), size, copies + i * rows, size, rows,
+                operands[operation.beside - 1] + i * all.beside_number_step,
                 all.steps[operation.beside],
             )
-        x = y
-        x_step = all.y_number_step
+        x = <char *> copies
+        x_step = rows
     elif operation.beside:
         beside = <floating *> operands[operation.beside - 1]
     call_batch(
-        operation, <floating *> x, x_step // size, <floating *> y, y_step, all.n, rows, operands,
+        operation, <floating *> x, x_step, <floating *> y, y_step, all.n, rows, operands,
         all.steps + 1, beside, all.beside_number_step // size,
     )
-    if operation.is_masked:
+    if operation.is_masked and operation.has_row_result:
         restore_masked_columns(operation, all, span, row, rows, <floating *> y, y_step)
 
 
@@ -741,7 +745,9 @@ cdef void over_range(
                 operands, all.steps + 1, all.beside_number_step, chunks, threads,
             )
         elif span.path == DIRECT_COLUMNS:
-            over_columns[floating](operation, all, span, row, x, y, rows, operands, 0)
+            over_columns[floating](
+                operation, all, span, row, x, y, rows, operands, <floating *> scratch, 0
+            )
         elif span.path == COPIED_COLUMNS:
             over_copied_columns[floating](operation, all, span, row, rows, operands, 0)
         else:
@@ -771,9 +777,7 @@ cdef inline bint are_side_by_side(
         all.steps[operation.beside] != size or all.beside_number_step % size
     ):
         return False
-    if not operation.has_row_result:
-        return not operation.is_masked    # for there is no room for what is unmasked
-    return not (
+    return not operation.has_row_result or not (
         all.steps[operation.operands - 1] != size or all.y_number_step % size
         or all.y_group_step % size
     )
@@ -825,6 +829,8 @@ cdef void over_span(
     if span.path == DIRECT_ROWS and rows < 8 * worth and rows % worth and chunks >= 4 * worth:
         inside = worth
         threads = 1
+    if span.path == DIRECT_COLUMNS and operation.is_masked:
+        bytes = copy_bytes = all.n * size * MAX_BATCH
     if span.path == COPIED_ROWS:
         copy_bytes = 2 if operation.beside and not operation.is_masked else 1
         copy_bytes = (copy_bytes * copied_rows(all.n, size) * all.n * size + 63) // 64 * 64
@@ -849,11 +855,10 @@ cdef void over_span(
 
 
 cdef void over_rows(
-    const Operation *operation, Rows *all, floating type_tag
+    const Operation *operation, const Rows *all, floating type_tag
 ) noexcept nogil:
     cdef npy_intp size = sizeof(floating), lanes = LANE_BYTES // <npy_intp> sizeof(floating)
     cdef Span span
-    set_number_steps(operation, all)
     span.path = path_for(operation, all, size)
     span.first = 0
     span.rows = all.in_group
@@ -879,6 +884,7 @@ cdef inline void gufunc_loop(
     all.groups = 1
     all.in_group = dimensions[0]
     all.x_group_step = all.beside_group_step = all.y_group_step = 0
+    set_number_steps(<Operation *> data, &all)
     over_rows[floating](<Operation *> data, &all, 0)
     csoftmax_restore_float_flags(flags)
 

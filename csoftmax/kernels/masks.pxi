@@ -7,18 +7,22 @@ them, gets its results in these places back.
 
 
 cdef inline floating kept_or_minus_infinity(floating x, char mask) noexcept nogil:
-    """In integers, as value_or_zero: the two are never there together."""
-    cdef FloatBits f, f_infinity
-    cdef DoubleBits d, d_infinity
+    """In integers, see value_or_zero. The mask selects bits of x ^ -inf, which make -inf x again."""
+    cdef FloatBits f, minus_infinity
+    cdef DoubleBits d, minus_infinity_in_double
     if floating is float:
-        f.value = value_or_zero(x, mask != 0)
-        f_infinity.value = value_or_zero(<float> -INFINITY, mask == 0)
-        f.bits |= f_infinity.bits
+        f.value = x
+        minus_infinity.value = -INFINITY
+        f.bits = (f.bits ^ minus_infinity.bits) & (<uint32_t> 0 - <uint32_t> (mask != 0))
+        f.bits ^= minus_infinity.bits
         return f.value
     else:
-        d.value = value_or_zero(x, mask != 0)
-        d_infinity.value = value_or_zero(<double> -INFINITY, mask == 0)
-        d.bits |= d_infinity.bits
+        d.value = x
+        minus_infinity_in_double.value = -INFINITY
+        d.bits = (d.bits ^ minus_infinity_in_double.bits) & (
+            <uint64_t> 0 - <uint64_t> (mask != 0)
+        )
+        d.bits ^= minus_infinity_in_double.bits
         return d.value
 
 

@@ -78,9 +78,12 @@ cdef inline void add_product(
     double *hi, double *lo, double a, double b, floating type_tag
 ) noexcept nogil:
     """a b, or nothing where a is 0, even if b is infinite or NaN."""
-    cdef double product = value_or_zero(a * b, a != 0)
-    add_term[floating](hi, lo, product, 0)
-    if floating is double:
+    cdef double product
+    if floating is float:
+        hi[0] = multiply_add(a, value_or_zero(b, a != 0), hi[0])
+    else:
+        product = value_or_zero(a * b, a != 0)
+        add_term[floating](hi, lo, product, 0)
         lo[0] += value_or_zero(multiply_add(a, b, -product), a != 0)
 
 
