@@ -88,6 +88,56 @@ def numpy_value_and_grad(logits, target):
     return loss, grad
 
 
+@lru_cache(maxsize=2)
+def beside(shape, dtype, kind):
+    """What some operations get beside x: a mask, probabilities, or a gradient."""
+    rng = np.random.default_rng(1)
+    if kind == "mask":
+        return rng.random(shape) < 0.9
+    normal = rng.standard_normal(shape, dtype=dtype)
+    return csoftmax.softmax(normal) if kind == "probabilities" else normal
+
+
+def mask_for(x):
+    return beside(x.shape, x.dtype.name, "mask")
+
+
+def probabilities_for(x):
+    return beside(x.shape, x.dtype.name, "probabilities")
+
+
+def grad_for(x):
+    return beside(x.shape, x.dtype.name, "gradient")
+
+
+def numpy_masked_softmax(x, mask, axis):
+    return reference.numpy_softmax(np.where(mask, x, x.dtype.type(-np.inf)), axis)
+
+
+def numpy_soft_value_and_grad(logits, target):
+    """Mean cross-entropy of probabilities and its gradient in plain NumPy."""
+    log_probabilities = reference.numpy_log_softmax(logits)
+    grad = (np.exp(log_probabilities) - target) / len(logits)
+    return -(target * log_probabilities).sum(axis=-1).mean(), grad
+
+
+def numpy_softmax_vjp(grad, y, axis):
+    return y * (grad - (grad * y).sum(axis=axis, keepdims=True))
+
+
+def numpy_entropy(x, axis):
+    log_probabilities = reference.numpy_log_softmax(x, axis)
+    return -(np.exp(log_probabilities) * log_probabilities).sum(axis=axis)
+
+
+def numpy_sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def numpy_binary_cross_entropy(x, target):
+    return (np.logaddexp(0, x) - target * x).mean()
+
+
 def math_rows(function, x):
     """Pure Python on lists of floats, row by row."""
     if x.ndim == 1:
@@ -112,6 +162,23 @@ def torch_input(x):
 def torch_out(function, x, axis):
     x = torch_input(x)
     return partial(function, x, axis, out=torch().empty_like(x))
+
+
+def torch_masked_softmax(x, mask, axis):
+    x, left_out = torch_input(x), torch_input(~mask)
+    return lambda: torch().softmax(x.masked_fill(left_out, -np.inf), axis)
+
+
+def torch_softmax_vjp(x, axis):
+    """The function that PyTorch's autograd calls."""
+    y, grad = torch_input(csoftmax.softmax(x, axis)), torch_input(grad_for(x))
+    return partial(torch()._softmax_backward_data, grad, y, axis, y.dtype)
+
+
+def torch_entropy(x, axis):
+    x = torch_input(np.moveaxis(x, axis, -1))
+    categorical = torch().distributions.Categorical
+    return lambda: categorical(logits=x, validate_args=False).entropy()
 
 
 def torch_value_and_grad(x, target):
@@ -195,8 +262,26 @@ def jax_loss(logits, target):
     return -jax().numpy.take_along_axis(log_probabilities, target[:, None], axis=-1).mean()
 
 
-def jax_value_and_grad(x, target):
-    compiled = jax().jit(jax().value_and_grad(jax_loss))
+def jax_soft_loss(logits, target):
+    return -(jax().nn.log_softmax(logits) * target).sum(axis=-1).mean()
+
+
+def jax_softmax_vjp(x, axis):
+    y = csoftmax.softmax(x, axis)
+    return jax_call(partial(numpy_softmax_vjp, axis=axis), grad_for(x), y)
+
+
+def jax_entropy(x, axis):
+    log_probabilities = jax().nn.log_softmax(x, axis)
+    return -(jax().numpy.exp(log_probabilities) * log_probabilities).sum(axis=axis)
+
+
+def jax_binary_cross_entropy(x, target):
+    return (jax().numpy.logaddexp(0, x) - target * x).mean()
+
+
+def jax_value_and_grad(x, target, loss=None):
+    compiled = jax().jit(jax().value_and_grad(loss or jax_loss))
     x, target = jax().device_put(x), jax().device_put(target)
     return lambda: jax().block_until_ready(compiled(x, target))
 
@@ -277,6 +362,66 @@ TABLE = {
         "torch": lambda x, t, axis: torch_value_and_grad(x, t),
         "jax": lambda x, t, axis: jax_value_and_grad(x, t),
         "sklearn": lambda x, t, axis: sklearn_value_and_grad(x, t),
+    },
+    "masked softmax": {
+        "csoftmax": lambda x, t, axis: partial(csoftmax.softmax, x, axis, where=mask_for(x)),
+        "csoftmax out=": lambda x, t, axis: partial(
+            csoftmax.softmax, x, axis, where=mask_for(x), out=np.empty_like(x)
+        ),
+        "numpy": lambda x, t, axis: partial(numpy_masked_softmax, x, mask_for(x), axis),
+        "torch": lambda x, t, axis: torch_masked_softmax(x, mask_for(x), axis),
+        "jax": lambda x, t, axis: jax_call(
+            lambda x, mask: jax().nn.softmax(x, axis, where=mask), x, mask_for(x)
+        ),
+    },
+    "soft targets + grad": {
+        "csoftmax": lambda x, t, axis: partial(
+            csoftmax.cross_entropy_value_and_grad, x, probabilities_for(x)
+        ),
+        "csoftmax out=": lambda x, t, axis: partial(
+            csoftmax.cross_entropy_value_and_grad, x, probabilities_for(x), out=np.empty_like(x)
+        ),
+        "numpy": lambda x, t, axis: partial(numpy_soft_value_and_grad, x, probabilities_for(x)),
+        "torch": lambda x, t, axis: torch_value_and_grad(x, probabilities_for(x)),
+        "jax": lambda x, t, axis: jax_value_and_grad(x, probabilities_for(x), jax_soft_loss),
+    },
+    "softmax_vjp": {
+        "csoftmax": lambda x, t, axis: partial(
+            csoftmax.softmax_vjp, grad_for(x), csoftmax.softmax(x, axis), axis
+        ),
+        "numpy": lambda x, t, axis: partial(
+            numpy_softmax_vjp, grad_for(x), csoftmax.softmax(x, axis), axis
+        ),
+        "torch": lambda x, t, axis: torch_softmax_vjp(x, axis),
+        "jax": lambda x, t, axis: jax_softmax_vjp(x, axis),
+    },
+    "entropy": {
+        "csoftmax": lambda x, t, axis: partial(csoftmax.entropy, x, axis),
+        "numpy": lambda x, t, axis: partial(numpy_entropy, x, axis),
+        "torch": lambda x, t, axis: torch_entropy(x, axis),
+        "jax": lambda x, t, axis: jax_call(partial(jax_entropy, axis=axis), x),
+    },
+    "sigmoid": {
+        "csoftmax": lambda x, t, axis: partial(csoftmax.sigmoid, x),
+        "csoftmax out=": lambda x, t, axis: partial(csoftmax.sigmoid, x, out=np.empty_like(x)),
+        "numpy": lambda x, t, axis: partial(numpy_sigmoid, x),
+        "scipy": lambda x, t, axis: partial(import_module("scipy.special").expit, x),
+        "torch": lambda x, t, axis: partial(torch().sigmoid, torch_input(x)),
+        "torch out=": lambda x, t, axis: partial(
+            torch().sigmoid, torch_input(x), out=torch().empty_like(torch_input(x))
+        ),
+        "jax": lambda x, t, axis: jax_call(jax().nn.sigmoid, x),
+    },
+    "binary_cross_entropy": {
+        "csoftmax": lambda x, t, axis: partial(
+            csoftmax.binary_cross_entropy, x, probabilities_for(x)
+        ),
+        "numpy": lambda x, t, axis: partial(numpy_binary_cross_entropy, x, probabilities_for(x)),
+        "torch": lambda x, t, axis: partial(
+            torch().nn.functional.binary_cross_entropy_with_logits,
+            torch_input(x), torch_input(probabilities_for(x)),
+        ),
+        "jax": lambda x, t, axis: jax_call(jax_binary_cross_entropy, x, probabilities_for(x)),
     },
 }
 
