@@ -130,11 +130,11 @@ def cross_entropy(
     >>> cross_entropy(student, softmax(teacher, temperature=T), temperature=T).round(3)
     np.float64(0.939)
     """
-    problem = Problem(
+    loss = CrossEntropy(
         logits, target, axis, weight, ignore_index, reduction, label_smoothing, temperature
     )
-    losses, _ = problem.solved(with_grad=False, out=None)
-    return problem.reduced(losses)
+    losses, _ = loss.losses_and_grad(with_grad=False)
+    return reduced(losses, reduction, loss.divisor)
 
 
 def cross_entropy_value_and_grad(
@@ -191,13 +191,13 @@ def cross_entropy_value_and_grad(
     >>> loss.round(3), grad.round(3)
     (np.float64(0.417), array([[-0.341,  0.242,  0.099]]))
     """
-    problem = Problem(
+    loss = CrossEntropy(
         logits, target, axis, weight, ignore_index, reduction, label_smoothing, temperature
     )
     if out is not None:
-        require_out(out, problem.logits.shape)
-    losses, grad = problem.solved(with_grad=True, out=out)
-    return problem.reduced(losses), grad
+        require_out(out, loss.logits.shape)
+    losses, grad = loss.losses_and_grad(out=out)
+    return reduced(losses, reduction, loss.divisor), grad
 
 
 def nll_loss(
@@ -259,61 +259,61 @@ def nll_loss(
     return reduced(losses[()], reduction, count)
 
 
-class Problem:
+class CrossEntropy:
     """The arguments of a cross-entropy, checked and as the kernels want them."""
 
     def __init__(
         self, logits, target, axis, weight, ignore_index, reduction, label_smoothing, temperature
     ):
         require_reduction(reduction)
-        self.reduction = reduction
         self.logits = logits = as_logits(logits, "logits")
         self.axis = axis = normalized_axis(as_integer(axis, "axis"), logits.ndim)
         self.temperature = as_temperature(temperature, logits, (axis,))
         self.ignore_index = as_ignore_index(ignore_index)
         self.label_smoothing = as_label_smoothing(label_smoothing)
         self.class_weight = as_class_weight(weight, logits, axis)
-        self.target = target = np.asarray(target)
-        self.classes = logits.shape[axis]
         self.row_shape = logits.shape[:axis] + logits.shape[axis + 1 :]
+        self.weights = None    # of rows, where targets are class indices
+        target = np.asarray(target)
         self.has_indices = target.shape != logits.shape
         if self.has_indices:
             self.target = as_class_indices(
-                target, self.row_shape, self.classes, self.ignore_index,
+                target, self.row_shape, logits.shape[axis], self.ignore_index,
                 f", or probabilities of the logits' shape {logits.shape}",
             )  # fmt: skip
-            self.counts = self.target != self.ignore_index
+            if self.class_weight is not None:
+                self.weights = weights_of_rows(
+                    self.class_weight, self.target, self.target != self.ignore_index
+                )
         else:
             self.target = as_probabilities(target, logits, self.ignore_index)
-        self.weights = None
-        if self.has_indices and self.class_weight is not None:
-            self.weights = weights_of_rows(self.class_weight, self.target, self.counts)
+        self.divisor = self.divisor_of_mean() if reduction == "mean" else 1
+        # Of the gradient; that of a mean over nothing is made NaN afterwards.
+        self.scale = 1.0 / self.divisor if self.divisor else 1.0
 
-    def divisor(self):
-        """What the mean divides the sum by."""
+    def divisor_of_mean(self):
         if not self.has_indices:
             return math.prod(self.row_shape)
-        return np.count_nonzero(self.counts) if self.weights is None else self.weights.sum()
+        if self.weights is not None:
+            return self.weights.sum()
+        return np.count_nonzero(self.target != self.ignore_index)
 
-    def reduced(self, losses):
-        return reduced(losses, self.reduction, self.divisor())
-
-    def solved(self, with_grad, out):
-        """The losses, and the gradient if asked for."""
+    def losses_and_grad(self, with_grad=True, out=None):
+        """The losses, and the gradient of their sum or mean, or None."""
         if not self.has_indices:
-            return self.solved_by(
+            return self.of_distributions(
                 (kernels.targets_loss, kernels.targets_loss_and_grad),
                 (self.target,), [(self.axis,)], with_grad, out,
             )  # fmt: skip
         if self.label_smoothing:
-            return self.solved_by(
+            return self.of_distributions(
                 (kernels.index_loss, kernels.index_loss_and_grad),
                 (self.target, self.ignore_index), [(), ()], with_grad, out,
             )  # fmt: skip
         operands = (self.logits, self.target, self.ignore_index, self.temperature)
         grad = None
         if with_grad:
-            scale = self.scale() * (1.0 if self.weights is None else self.weights)
+            scale = self.scale * (1.0 if self.weights is None else self.weights)
             losses, grad = call(
                 kernels.cross_entropy_value_and_grad, *operands, scale, axis=self.axis,
                 out=(None, new_result(self.logits) if out is None else out),
@@ -323,24 +323,20 @@ class Problem:
             losses = call(kernels.cross_entropy, *operands, axis=self.axis)
         return losses if self.weights is None else weighted(losses, self.weights), grad
 
-    def solved_by(self, gufuncs, targets, axes_of_targets, with_grad, out):
+    def of_distributions(self, gufuncs, targets, axes_of_targets, with_grad, out):
         """By one of two kernels, without or with gradient, for coefficients of all classes."""
-        share = 1.0 - self.label_smoothing
-        offset = self.label_smoothing / max(self.classes, 1)
+        classes = self.logits.shape[self.axis]
+        if classes == 0:
+            return np.zeros(self.row_shape, computed_type(self.logits)), new_result(self.logits)
         class_weight = self.class_weight
         if class_weight is None:
-            class_weight = np.ones(self.classes, computed_type(self.logits))
-        operands = [
-            self.logits, self.temperature, share, offset, self.scale(), *targets, class_weight
-        ]  # fmt: skip
+            class_weight = np.ones(classes, computed_type(self.logits))
+        numbers = (1.0 - self.label_smoothing, self.label_smoothing / classes, self.scale)
+        rows = [*targets, class_weight]
         if out is not None:    # which is written before all of these have been read
-            operands[5:] = [
-                operand.copy() if np.may_share_memory(operand, out) else operand
-                for operand in operands[5:]
-            ]
+            rows = [row.copy() if np.may_share_memory(row, out) else row for row in rows]
+        operands = (self.logits, self.temperature, *numbers, *rows)
         axes = [(self.axis,), (), (), (), (), *axes_of_targets, (0,), ()]
-        if self.classes == 0:
-            return np.zeros(self.row_shape, computed_type(self.logits)), new_result(self.logits)
         if not with_grad:
             return call(gufuncs[0], *operands, axes=axes), None
         losses, grad = call(
@@ -350,15 +346,11 @@ class Problem:
         self.make_undefined(grad)
         return losses, grad
 
-    def scale(self):
-        """Of the gradient."""
-        divisor = self.divisor() if self.reduction == "mean" else 1.0
-        return 1.0 / divisor if divisor else 1.0
-
     def make_undefined(self, grad):
-        """The gradient of a mean over nothing: NaN where a row would count."""
-        if self.reduction == "mean" and self.weights is not None and self.weights.sum() == 0:
-            np.copyto(grad, np.nan, where=np.expand_dims(self.counts, self.axis))
+        """The gradient of a mean over weights that are 0: NaN in all rows that are not ignored."""
+        if self.weights is not None and self.divisor == 0:
+            counts = np.expand_dims(self.target != self.ignore_index, self.axis)
+            np.copyto(grad, np.nan, where=counts)
 
 
 def require_reduction(reduction):

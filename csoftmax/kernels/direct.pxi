@@ -84,8 +84,8 @@ def directly(int number, x, axis, temperature, out, mask):
     """softmax or log_softmax (its number in `gufuncs`) of an array as most are; None for others.
 
     Taken are contiguous arrays in the types that are computed in, one axis, one temperature, an
-    `out` of the same kind, and a mask that is an array of bools, or None. Nothing is raised: what is
-    wrong is left to the way that checks it.
+    `out` of the same kind, and a mask that is an array of bools, or None. Nothing is raised: what
+    is wrong is left to the way that checks it.
     """
     cdef double value
     cdef int type_number, i, at, result = 2

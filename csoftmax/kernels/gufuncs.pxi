@@ -1,7 +1,7 @@
 """The table of gufuncs.
 
-`types` has a letter for each operand: f logits and results (a second loop has double in their place),
-d double, l int64, ? a mask. A temperature is always double: Dask makes one of a number.
+`types` has a letter for each operand: f logits and results (a second loop has double in their
+place), d double, l int64, ? a mask. A temperature is always double: Dask makes one of a number.
 
 Roles are the places of operands in the signature, logits being 0.
 """

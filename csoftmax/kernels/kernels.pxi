@@ -9,19 +9,18 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 from numpy cimport (
-    NPY_BOOL, NPY_DOUBLE, NPY_FLOAT, NPY_INT64, NPY_MAXDIMS, PyArray_BYTES, PyArray_CheckExact, PyArray_DIM,
-    PyArray_DIMS,
-    PyArray_EMPTY, PyArray_ISCARRAY_RO, PyArray_ISWRITEABLE, PyArray_ITEMSIZE, PyArray_NBYTES,
-    PyArray_NDIM, PyArray_SAMESHAPE, PyArray_SIZE, PyArray_STRIDE, PyArray_TYPE,
-    PyDataMem_Handler, PyDataMem_SetHandler, PyUFunc_FromFuncAndDataAndSignature, PyUFunc_None,
-    PyUFuncGenericFunction, import_array,
+    NPY_BOOL, NPY_DOUBLE, NPY_FLOAT, NPY_INT64, NPY_MAXDIMS, PyArray_BYTES, PyArray_CheckExact,
+    PyArray_DIM, PyArray_DIMS, PyArray_EMPTY, PyArray_ISCARRAY_RO, PyArray_ISWRITEABLE,
+    PyArray_ITEMSIZE, PyArray_NBYTES, PyArray_NDIM, PyArray_SAMESHAPE, PyArray_SIZE,
+    PyArray_STRIDE, PyArray_TYPE, PyDataMem_Handler, PyDataMem_SetHandler,
+    PyUFunc_FromFuncAndDataAndSignature, PyUFunc_None, PyUFuncGenericFunction, import_array,
     import_ufunc, ndarray, npy_intp,
 )
 
 from csoftmax.kernels.arithmetic cimport (
-    SHIFTED, TEMPERED, UNSHIFTED, DoubleBits, FloatBits, Kind, Reduction, Sum, exact_fma, exactly, exponential, log_1p,
-    log_1p_up_to_one, multiply_add, plus, power_of_two, reciprocal, reduction, times, two_sum,
-    value_or_zero,
+    SHIFTED, TEMPERED, UNSHIFTED, DoubleBits, FloatBits, Kind, Reduction, Sum, exact_fma,
+    exactly, exponential, log_1p, log_1p_up_to_one, multiply_add, plus, power_of_two,
+    reciprocal, reduction, times, two_sum, value_or_zero,
 )
 from csoftmax.kernels.batches cimport (
     MAX_BATCH, Batch, exponentials_below_maxima, exponentials_of_columns, reduction_of, row_of,
@@ -30,13 +29,13 @@ from csoftmax.kernels.batches cimport (
 from csoftmax.kernels.lanes cimport FLOAT_LANES, LANE_BYTES, LaneSums
 from csoftmax.kernels.rows cimport (
     CHUNK_BYTES, FLOAT_CHUNK, Chunk, Row, combine_chunks, exponentials,
-    exponentials_in_two_sweeps, finish_guessed, guess_reduction, has_nan, in_units_of_row, log_sum_of_row,
-    sum_of_row, sweep_guessed,
+    exponentials_in_two_sweeps, finish_guessed, guess_reduction, has_nan, in_units_of_row,
+    log_sum_of_row, sum_of_row, sweep_guessed,
 )
 from csoftmax.kernels.weighing cimport (
-    PER_DISTANCE_UNIT, Coefficients, Distances, add_product, add_term, add_weighted, coefficient,
-    distance, finished, from_higher, over_temperature, start_sums, sum_of_products, sum_of_unmasked,
-    weigh_by_coefficients, weigh_by_exponentials,
+    PER_DISTANCE_UNIT, Coefficients, Distances, add_product, add_term, add_weighted,
+    coefficient, distance, finished, from_higher, over_temperature, start_sums, sum_of_products,
+    sum_of_unmasked, weigh_by_coefficients, weigh_by_exponentials,
 )
 
 cdef extern from * nogil:

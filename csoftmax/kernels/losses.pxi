@@ -6,8 +6,8 @@ with c_j = class_weight_j (share target_j + offset): share = 1 - label_smoothing
 label_smoothing / C. Where the target is a class index, target_j is 1 for that class and 0 for the
 others, and a weight is added to the sums of the offsets.
 
-Operands are temperature, share, offset and scale, which belong to the loss, not to a row; then target
-and ignore_index if it is a class index, else a row of targets; the class weights; the loss.
+Operands are temperature, share, offset and scale; then target and ignore_index if it is a class
+index, else a row of targets; the class weights; the loss.
 """
 
 cdef enum:
@@ -114,11 +114,10 @@ cdef inline void distribution_outcome(
     const Row *row, char **operands, floating *loss, Outcome *outcome
 ) noexcept nogil:
     cdef Sum log_sum = log_sum_of_row[floating](row, 0)
-    cdef Sum exact_loss = loss_of(&outcome.weighed.distances, log_sum, number_at(operands, TEMPERATURE))
+    cdef double temperature = number_at(operands, TEMPERATURE)
+    cdef Sum exact_loss = loss_of(&outcome.weighed.distances, log_sum, temperature)
     loss[0] = <floating> (exact_loss.hi + exact_loss.lo)
-    set_scale_of_grad(
-        row, number_at(operands, SCALE) / number_at(operands, TEMPERATURE), outcome
-    )
+    set_scale_of_grad(row, number_at(operands, SCALE) / temperature, outcome)
 
 
 cdef void targets_outcome(
@@ -135,7 +134,7 @@ cdef void index_outcome(
 ) noexcept nogil:
     cdef int64_t target = (<int64_t *> operands[TARGET])[0]
     cdef floating *loss = <floating *> operands[LOSS_OF_INDEX]
-    cdef double class_weight, exponential_of_target
+    cdef double share = number_at(operands, SHARE), class_weight, exponential_of_target
     loss[0] = NAN
     outcome.target_result = NAN
     if not is_defined:
@@ -143,8 +142,7 @@ cdef void index_outcome(
     class_weight = (<const floating *> operands[WEIGHTS_BESIDE_INDEX])[target]
     add_class(
         &outcome.weighed.distances,
-        times(exactly(number_at(operands, SHARE)), exactly(class_weight)), row.maximum,
-        outcome.target_logit,
+        times(exactly(share), exactly(class_weight)), row.maximum, outcome.target_logit,
     )
     distribution_outcome(row, operands, loss, outcome)
     exponential_of_target = exponential(
@@ -152,7 +150,7 @@ cdef void index_outcome(
     )
     outcome.target_result = grad_of_class(
         row, outcome.target_logit, exponential_of_target, outcome.weighed.distances.weights,
-        (number_at(operands, SHARE) + number_at(operands, OFFSET)) * class_weight, outcome.weighed.scale,
+        (share + number_at(operands, OFFSET)) * class_weight, outcome.weighed.scale,
     )
 
 

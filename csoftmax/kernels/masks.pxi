@@ -1,13 +1,13 @@
 """Masks: bytes, 0 where a number is left out.
 
-Before rows are computed, -inf is put in the place of what is left out. So no function knows of masks,
-and whatever stood there is never read. Afterwards a row that is NaN, one without any number among
-them, gets its results in these places back.
+Before rows are computed, -inf is put in the place of what is left out, in a copy. So no function
+knows of masks, and whatever stood there has no effect. Afterwards a row that is NaN, one without any
+number among them, gets its results in these places back.
 """
 
 
 cdef inline floating kept_or_minus_infinity(floating x, char mask) noexcept nogil:
-    """In integers, see value_or_zero. The mask selects bits of x ^ -inf, which make -inf x again."""
+    """In integers, see value_or_zero. The mask selects bits of x ^ -inf, which turn -inf to x."""
     cdef FloatBits f, minus_infinity
     cdef DoubleBits d, minus_infinity_in_double
     if floating is float:
@@ -52,7 +52,9 @@ cdef inline void restore_masked(
     const Operation *operation, floating *y, npy_intp y_step, npy_intp n, const char *mask,
     npy_intp mask_step
 ) noexcept nogil:
-    """A row without a softmax is NaN as a whole, and its first number shows it. y_step is in numbers.
+    """A row without a softmax is NaN as a whole, and its first number shows it.
+
+    y_step is in numbers, mask_step in bytes.
     """
     cdef double left_out = 0.0 if operation.numbers == SCALED_EXPONENTIALS else -INFINITY
     cdef npy_intp i

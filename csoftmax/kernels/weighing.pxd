@@ -6,8 +6,8 @@ exponentials for an entropy. As no distance is negative, nothing cancels in
 
     sum_j c_j (-log p_j) = (sum_j c_j) log_sum + sum_j c_j (maximum - x_j) / T
 
-where log_sum is the logarithm of the sum of exp((x_j - maximum) / T). Distances are kept in units of
-2^64, so that they can be summed before they are divided by T, however large logits are.
+where log_sum is the logarithm of the sum of exp((x_j - maximum) / T). Distances are kept in units
+of 2^64, so that they can be summed before they are divided by T, however large logits are.
 """
 
 from cython cimport floating
@@ -202,8 +202,8 @@ cdef inline Sum over_temperature(Sum weighted, double temperature) noexcept nogi
     return result
 
 
-# Vector-Jacobian products: of softmax y (g - sum g y) / T, of log_softmax (g - exp(log y) sum g) / T.
-# What has no probability is masked: its g counts nowhere, whatever it is.
+# Vector-Jacobian products: of softmax y (g - sum g y) / T, of log_softmax
+# (g - exp(log y) sum g) / T. What has no probability is masked: its g counts nowhere.
 
 cdef inline Sum sum_of_products(
     const floating *y, const floating *g, Py_ssize_t n
