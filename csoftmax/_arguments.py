@@ -136,9 +136,9 @@ def as_integer(value, name):
 
 
 def call(gufunc, logits, *operands, out=None, **keywords):
-    """A gufunc's result, without the warnings of a cast to a smaller `out`; or MemoryError."""
+    """A gufunc's result, without the warnings of a cast to the type of `out`; or MemoryError."""
     array = out[-1] if isinstance(out, tuple) else out
-    if array is None or array.dtype == logits.dtype:
+    if array is None or (array.dtype == logits.dtype and array.dtype.char in "fd"):
         result = gufunc(logits, *operands, out=out, **keywords)
     else:
         with np.errstate(all="ignore"):

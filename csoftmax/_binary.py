@@ -125,12 +125,12 @@ def binary_cross_entropy(
             f"target must have the shape of the logits, {logits.shape}; got {target.shape}"
         )
     dtype = computed_type(logits)
-    inputs = [logits, target.astype(dtype, copy=False)]
+    others = [target]
     for name, array in (("weight", weight), ("pos_weight", pos_weight)):
-        array = as_logits(1.0 if array is None else array, name)
-        require_broadcastable(array, logits.shape, name, "the shape of the logits")
-        with np.errstate(all="ignore"):
-            inputs.append(array.astype(dtype, copy=False))
+        others.append(as_logits(1.0 if array is None else array, name))
+        require_broadcastable(others[-1], logits.shape, name, "the shape of the logits")
+    with np.errstate(all="ignore"):
+        inputs = [logits, *(array.astype(dtype, copy=False) for array in others)]
     losses = elementwise(kernels.binary_cross_entropy, inputs, None)
     return reduced(losses, reduction, logits.size)
 

@@ -255,7 +255,8 @@ def nll_loss(
     weights = None if weight is None else weights_of_rows(weight, target, counts)
     if weights is not None:
         losses = weighted(losses, weights)
-    count = np.count_nonzero(counts) if weights is None else weights.sum()
+    with np.errstate(all="ignore"):
+        count = np.count_nonzero(counts) if weights is None else weights.sum()
     return reduced(losses[()], reduction, count)
 
 
@@ -287,9 +288,10 @@ class CrossEntropy:
                 )
         else:
             self.target = as_probabilities(target, logits, self.ignore_index)
-        self.divisor = self.divisor_of_mean() if reduction == "mean" else 1
-        # Of the gradient; that of a mean over nothing is made NaN afterwards.
-        self.scale = 1.0 / self.divisor if self.divisor else 1.0
+        with np.errstate(all="ignore"):
+            self.divisor = self.divisor_of_mean() if reduction == "mean" else 1
+            # Of the gradient; that of a mean over nothing is made NaN afterwards.
+            self.scale = 1.0 / self.divisor if self.divisor else 1.0
 
     def divisor_of_mean(self):
         if not self.has_indices:
@@ -313,7 +315,8 @@ class CrossEntropy:
         operands = (self.logits, self.target, self.ignore_index, self.temperature)
         grad = None
         if with_grad:
-            scale = self.scale * (1.0 if self.weights is None else self.weights)
+            with np.errstate(all="ignore"):
+                scale = self.scale * (1.0 if self.weights is None else self.weights)
             losses, grad = call(
                 kernels.cross_entropy_value_and_grad, *operands, scale, axis=self.axis,
                 out=(None, new_result(self.logits) if out is None else out),
@@ -327,7 +330,8 @@ class CrossEntropy:
         """By one of two kernels, without or with gradient, for coefficients of all classes."""
         classes = self.logits.shape[self.axis]
         if classes == 0:
-            return np.zeros(self.row_shape, computed_type(self.logits)), new_result(self.logits)
+            losses = np.zeros(self.row_shape, computed_type(self.logits))[()]
+            return losses, new_result(self.logits) if out is None else out
         class_weight = self.class_weight
         if class_weight is None:
             class_weight = np.ones(classes, computed_type(self.logits))

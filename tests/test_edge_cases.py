@@ -271,3 +271,40 @@ def test_casts_to_a_smaller_out_do_not_warn():
             csoftmax.cross_entropy_value_and_grad(
                 x, [1, 1], temperature=1e-20, out=np.empty(x.shape, dtype)
             )
+
+
+def test_no_input_warns():
+    """Casts and sums that overflow or underflow on the way."""
+    half = np.array([65504, -65504], np.float16)
+    x = np.zeros((2, 2), np.float32)
+    with np.errstate(all="raise"):
+        csoftmax.log_softmax(half, out=np.empty(2, np.float16))
+        csoftmax.sigmoid(half, out=np.empty(2, np.float16))
+        for target in (1e300, 1e-50):
+            csoftmax.binary_cross_entropy(x[0], [target, 0.5])
+            csoftmax.cross_entropy(x[0], [target, 0.5])
+        for weight in ([1.7e308] * 2, [1e-310] * 2, [INF, 1], [INF, -INF], [1e-300, 1e300]):
+            for logits in (x, x.astype(float)):
+                csoftmax.cross_entropy_value_and_grad(logits, [0, 1], weight=weight)
+                csoftmax.cross_entropy(logits, [0, 1], weight=weight, label_smoothing=0.1)
+                csoftmax.nll_loss(logits, [0, 1], weight=weight)
+                csoftmax.binary_cross_entropy(logits, x, weight=weight, pos_weight=weight)
+
+
+@pytest.mark.parametrize("label_smoothing", [0, 0.1])
+def test_out_of_no_classes_is_returned(label_smoothing, dtype):
+    x, out = np.empty((2, 3, 0), dtype)
+    for target in (x, np.full(3, -100)):
+        loss, grad = csoftmax.cross_entropy_value_and_grad(
+            x, target, label_smoothing=label_smoothing, reduction="sum", out=out
+        )
+        assert grad is out
+        assert loss == 0
+
+
+def test_weights_that_are_too_large_together():
+    """Only their product with a target of 0 is not."""
+    loss = csoftmax.binary_cross_entropy(
+        np.float32([0]), [0], weight=[1e20], pos_weight=[1e20], reduction="sum"
+    )
+    np.testing.assert_allclose(loss, 1e20 * np.log(2), rtol=1e-6)

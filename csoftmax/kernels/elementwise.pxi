@@ -55,9 +55,9 @@ cdef inline floating binary_cross_entropy_of(
     cdef floating of_positive = rest if x > 0 else rest - x
     cdef floating of_negative = rest + x if x > 0 else rest
     cdef floating one = 1
-    # The weights first: a product with a large logit may be too large without them.
+    # Those of the weights first: one with a large logit may be too large without them.
     return (
-        product_or_nothing(weight * pos_weight * target, of_positive)
+        product_or_nothing(weight * (pos_weight * target), of_positive)
         + product_or_nothing(weight * (one - target), of_negative)
     )
 

@@ -830,7 +830,7 @@ cdef void over_span(
         inside = worth
         threads = 1
     if span.path == DIRECT_COLUMNS and operation.is_masked:
-        bytes = copy_bytes = all.n * size * MAX_BATCH
+        bytes = copy_bytes = all.n * size * min(MAX_BATCH, span.rows)
     if span.path == COPIED_ROWS:
         copy_bytes = 2 if operation.beside and not operation.is_masked else 1
         copy_bytes = (copy_bytes * copied_rows(all.n, size) * all.n * size + 63) // 64 * 64
