@@ -243,7 +243,7 @@ cdef inline Distances distances_at(const ColumnDistances *all, Py_ssize_t r) noe
     distances.weights.hi = all.weights_hi[r]
     distances.weights.lo = all.weights_lo[r]
     distances.weighted.hi = all.weighted_hi[r]
-    distances.weighted.lo = all.weighted_lo[r] if is_finite(all.weighted_hi[r]) else 0
+    distances.weighted.lo = value_or_zero(all.weighted_lo[r], is_finite(all.weighted_hi[r]))
     return distances
 
 
