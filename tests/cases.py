@@ -1,6 +1,7 @@
 """The table of inputs: kinds of rows, and the lengths at which loops change."""
 
 import numpy as np
+import pytest
 
 # Lanes are 16 (float32) or 8 (float64), blocks 128 or 64, chunks 4096 or 2048 numbers.
 LENGTHS = [
@@ -155,3 +156,11 @@ LAYOUTS = [contiguous, side_by_side, with_gaps]
 def chunk_of(dtype):
     """Numbers of a chunk; longer rows are computed in several."""
     return 16384 // dtype.itemsize
+
+
+# What is converted, and the type of the results.
+each_input_type = pytest.mark.parametrize(
+    ("input_dtype", "result_dtype"),
+    [("float16", "float32"), ("bool", "float32"), ("int8", "float32"), ("uint16", "float32"),
+     ("int32", "float64"), ("uint64", "float64"), (">f4", "float32"), (">f8", "float64")],
+)  # fmt: skip

@@ -8,6 +8,7 @@ import pytest
 
 import csoftmax
 
+from .cases import each_input_type
 from .exact import LONG, TINY, largest_error, well_above_underflow
 from .test_edge_cases import beside_a_forbidden_page
 from .test_layouts import LAYOUTS, every_other
@@ -176,11 +177,7 @@ def test_out_of_sigmoid_that_overlaps_in_part(shift, dtype):
     check_sigmoid(memory, x[::-1])
 
 
-@pytest.mark.parametrize(
-    ("input_dtype", "result_dtype"),
-    [("float16", "float32"), ("bool", "float32"), ("int8", "float32"), ("uint16", "float32"),
-     ("int32", "float64"), ("uint64", "float64"), (">f4", "float32"), (">f8", "float64")],
-)  # fmt: skip
+@each_input_type
 def test_types(input_dtype, result_dtype):
     x = np.array([[0, 1, 1, 0, 1]]).astype(input_dtype)
     result = csoftmax.sigmoid(x)

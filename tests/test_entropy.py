@@ -7,7 +7,7 @@ import pytest
 
 import csoftmax
 
-from .cases import KINDS, LAYOUTS, chunk_of, mixed_rows, normal, rows
+from .cases import KINDS, LAYOUTS, chunk_of, each_input_type, mixed_rows, normal, rows
 from .cases import LENGTHS as ALL_LENGTHS
 from .exact import TINY, Exact, largest_error, well_above_underflow
 from .test_accuracy import dominated_rows
@@ -239,11 +239,7 @@ def test_axes_and_temperatures_of_rows(axis, dtype, limits):
             check(np.ravel(result), as_rows(x, axes), limits, temperature)
 
 
-@pytest.mark.parametrize(
-    ("input_dtype", "result_dtype"),
-    [("float16", "float32"), ("bool", "float32"), ("int8", "float32"), ("uint16", "float32"),
-     ("int32", "float64"), ("uint64", "float64"), (">f4", "float32"), (">f8", "float64")],
-)  # fmt: skip
+@each_input_type
 def test_types(input_dtype, result_dtype):
     x = np.array([[0, 1, 1, 0, 1]]).astype(input_dtype)
     result = csoftmax.entropy(x)

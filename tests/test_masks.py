@@ -9,7 +9,7 @@ import pytest
 
 import csoftmax
 
-from .cases import KINDS, LAYOUTS, mixed_rows, normal, rows
+from .cases import KINDS, LAYOUTS, each_input_type, mixed_rows, normal, rows
 from .exact import LONG, Exact, largest_error, well_above_underflow
 from .test_accuracy import check_log_probabilities
 from .test_edge_cases import beside_a_forbidden_page
@@ -465,11 +465,7 @@ def test_temperature_with_several_axes(dtype):
         np.testing.assert_array_equal(together[:, i], expected)
 
 
-@pytest.mark.parametrize(
-    ("input_dtype", "result_dtype"),
-    [("float16", "float32"), ("bool", "float32"), ("int8", "float32"), ("uint16", "float32"),
-     ("int32", "float64"), ("uint64", "float64"), (">f4", "float32"), (">f8", "float64")],
-)  # fmt: skip
+@each_input_type
 def test_types(input_dtype, result_dtype):
     x = np.array([[0, 1, 1, 0, 1]]).astype(input_dtype)
     where = np.array([True, True, False, True, False])
