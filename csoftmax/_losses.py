@@ -251,7 +251,6 @@ def nll_loss(
     if log_probs.shape[axis]:
         picked = np.take_along_axis(log_probs, np.expand_dims(picked, axis), axis).squeeze(axis)
     losses = np.where(counts, 0 - picked.astype(computed_type(log_probs), copy=False), 0)
-    losses = losses.astype(computed_type(log_probs), copy=False)
     weights = None if weight is None else weights_of_rows(weight, target, counts)
     if weights is not None:
         losses = weighted(losses, weights)

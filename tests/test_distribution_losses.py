@@ -323,6 +323,14 @@ def test_one_row(dtype, limits):
         check_gradient(gradient[None], exact, limits["gradient"])
 
 
+def check_both(x, target, exact, limits, **keywords):
+    """The loss and its gradient together, and the loss alone."""
+    loss, gradient = csoftmax.cross_entropy_value_and_grad(x, target, **keywords)
+    check_losses(loss, exact, limits["log"])
+    check_gradient(gradient, exact, limits["gradient"])
+    check_losses(csoftmax.cross_entropy(x, target, **keywords), exact, limits["log"])
+
+
 @pytest.mark.parametrize("arrangement", ARRANGEMENTS)
 def test_probabilities_and_weights_of_any_layout(arrangement, dtype, limits):
     """All numbers are multiples of 1/64, which every type can hold."""
@@ -336,10 +344,7 @@ def test_probabilities_and_weights_of_any_layout(arrangement, dtype, limits):
             exact = ExactLosses(x, target, weight=weight)
             keywords = {"weight": arrange(weight), "reduction": "none"}
             target = arrange(target)
-            loss, gradient = csoftmax.cross_entropy_value_and_grad(x, target, **keywords)
-            check_losses(loss, exact, limits["log"])
-            check_gradient(gradient, exact, limits["gradient"])
-            check_losses(csoftmax.cross_entropy(x, target, **keywords), exact, limits["log"])
+            check_both(x, target, exact, limits, **keywords)
 
 
 @each_case
@@ -399,10 +404,7 @@ def test_broadcast_targets_and_logits(dtype, limits):
             (x, same_rows), (x, same_number), (np.broadcast_to(x[:1], x.shape), same_rows)
         ):  # fmt: skip
             exact = ExactLosses(given, target, weight=keywords["weight"])
-            loss, gradient = csoftmax.cross_entropy_value_and_grad(given, target, **keywords)
-            check_losses(loss, exact, limits["log"])
-            check_gradient(gradient, exact, limits["gradient"])
-            check_losses(csoftmax.cross_entropy(given, target, **keywords), exact, limits["log"])
+            check_both(given, target, exact, limits, **keywords)
 
 
 @each_case

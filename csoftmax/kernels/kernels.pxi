@@ -33,9 +33,9 @@ from csoftmax.kernels.rows cimport (
     log_sum_of_row, sum_of_row, sweep_guessed,
 )
 from csoftmax.kernels.weighing cimport (
-    PER_DISTANCE_UNIT, Coefficients, Distances, add_product, add_term, add_weighted,
-    coefficient, distance, finished, from_higher, over_temperature, start_sums, sum_of_products,
-    sum_of_unmasked, weigh_by_coefficients, weigh_by_exponentials,
+    PER_DISTANCE_UNIT, Coefficients, Distances, add_gradient, add_product, add_term,
+    add_weighted, coefficient, distance, finished, from_higher, over_temperature, start_sums,
+    sum_of_gradients, weigh_by_coefficients, weigh_by_exponentials,
 )
 
 cdef extern from * nogil:

@@ -236,7 +236,7 @@ cdef inline bint needs_chunks(
 
 cdef void sweep_chunk(
     const Operation *operation, const floating *x, floating *y, npy_intp first, npy_intp n,
-    char **operands, npy_intp beside_step, double temperature, Chunk *chunk, Distances *distances
+    char **operands, npy_intp beside_step, double temperature, Chunk *chunk
 ) noexcept nogil:
     """The sums of a chunk, and its exponentials to y if they will be needed."""
     cdef floating buffer[FLOAT_CHUNK]
@@ -257,10 +257,9 @@ cdef void sweep_chunk(
         fill(e, n, 0)
         chunk.ratio = exactly(0)
         chunk.ratio_power = 0
-    if operation.weighing != NO_DISTANCES:
-        weigh_distances(
-            operation, x, e, first, n, operands, reference_of(chunk), distances
-        )
+    weigh_distances(
+        operation, x, e, first, n, operands, reference_of(chunk), &chunk.distances
+    )
     if operation.numbers != NOTHING and operation.numbers != LOG_PROBABILITIES and e != y:
         memcpy(y, e, n * sizeof(floating))
 
@@ -278,7 +277,7 @@ cdef inline void sweep_chunks(
     for c in range(first, last):
         sweep_chunk(
             operation, x + c * length, y + c * length, c * length, min(length, n - c * length),
-            operands, beside_step, temperature, chunks + c, &chunks[c].distances,
+            operands, beside_step, temperature, chunks + c,
         )
 
 

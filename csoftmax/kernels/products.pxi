@@ -10,13 +10,13 @@ x is y or log(y), the outcome of the forward function, and g the gradient with r
 cdef Sum softmax_product_sum(
     const floating *x, const floating *g, npy_intp n
 ) noexcept nogil:
-    return sum_of_products(x, g, n)
+    return sum_of_gradients(x, g, n, False)
 
 
 cdef Sum log_softmax_product_sum(
     const floating *x, const floating *g, npy_intp n
 ) noexcept nogil:
-    return sum_of_unmasked(x, g, n)
+    return sum_of_gradients(x, g, n, True)
 
 
 cdef inline Sum product_sum(
@@ -150,15 +150,10 @@ cdef inline void products_of_columns(
         for block in range(blocks):
             for k in range(LANES):
                 r = block * LANES + k
-                if numbers == SOFTMAX_PRODUCTS:
-                    add_product[floating](
-                        sum_hi + r, sum_lo + r, x[i * x_step + r], g[i * g_step + r], 0
-                    )
-                else:
-                    add_term[floating](
-                        sum_hi + r, sum_lo + r,
-                        value_or_zero(g[i * g_step + r], x[i * x_step + r] != -INFINITY), 0,
-                    )
+                add_gradient(
+                    sum_hi + r, sum_lo + r, x[i * x_step + r], g[i * g_step + r],
+                    numbers == LOG_SOFTMAX_PRODUCTS,
+                )
     for r in range(blocks * LANES):
         hi[r] = <floating> sum_hi[r]
         lo[r] = <floating> (sum_hi[r] - hi[r] if floating is float else sum_lo[r])

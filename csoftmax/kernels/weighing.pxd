@@ -205,8 +205,18 @@ cdef inline Sum over_temperature(Sum weighted, double temperature) noexcept nogi
 # Vector-Jacobian products: of softmax y (g - sum g y) / T, of log_softmax
 # (g - exp(log y) sum g) / T. What has no probability is masked: its g counts nowhere.
 
-cdef inline Sum sum_of_products(
-    const floating *y, const floating *g, Py_ssize_t n
+cdef inline void add_gradient(
+    double *hi, double *lo, floating x, floating g, bint is_logarithm
+) noexcept nogil:
+    """g y of a probability x = y, g of a logarithm x = log y."""
+    if is_logarithm:
+        add_term[floating](hi, lo, value_or_zero(g, x != -INFINITY), 0)
+    else:
+        add_product[floating](hi, lo, x, g, 0)
+
+
+cdef inline Sum sum_of_gradients(
+    const floating *x, const floating *g, Py_ssize_t n, bint are_logarithms
 ) noexcept nogil:
     cdef Py_ssize_t LANES = LANE_BYTES // <Py_ssize_t> sizeof(floating)
     cdef LaneSums sums
@@ -214,28 +224,8 @@ cdef inline Sum sum_of_products(
     start_sums(&sums)
     while i + LANES <= n:
         for k in range(LANES):
-            add_product[floating](sums.hi + k, sums.lo + k, y[i + k], g[i + k], 0)
+            add_gradient(sums.hi + k, sums.lo + k, x[i + k], g[i + k], are_logarithms)
         i += LANES
     for k in range(n - i):
-        add_product[floating](sums.hi + k, sums.lo + k, y[i + k], g[i + k], 0)
-    return finished[floating](&sums, 0)
-
-
-cdef inline Sum sum_of_unmasked(
-    const floating *log_y, const floating *g, Py_ssize_t n
-) noexcept nogil:
-    cdef Py_ssize_t LANES = LANE_BYTES // <Py_ssize_t> sizeof(floating)
-    cdef LaneSums sums
-    cdef Py_ssize_t i = 0, k
-    start_sums(&sums)
-    while i + LANES <= n:
-        for k in range(LANES):
-            add_term[floating](
-                sums.hi + k, sums.lo + k, value_or_zero(g[i + k], log_y[i + k] != -INFINITY), 0
-            )
-        i += LANES
-    for k in range(n - i):
-        add_term[floating](
-            sums.hi + k, sums.lo + k, value_or_zero(g[i + k], log_y[i + k] != -INFINITY), 0
-        )
+        add_gradient(sums.hi + k, sums.lo + k, x[i + k], g[i + k], are_logarithms)
     return finished[floating](&sums, 0)
