@@ -107,6 +107,9 @@ setup(
         build_dir="build/cython",
         compiler_directives={
             "boundscheck": False, "wraparound": False, "cdivision": True, "initializedcheck": False,
+            # Nothing that changes is shared but the limit of threads and the memory that is kept
+            # for results, both of which are read and written atomically.
+            "freethreading_compatible": True,
         },
     ),
 )

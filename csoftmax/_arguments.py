@@ -14,6 +14,19 @@ COMPUTED_IN_FLOAT64 = "d" "iIlLqQ"
 ALLOWED = COMPUTED_IN_FLOAT32 + COMPUTED_IN_FLOAT64
 
 
+class quiet:
+    """Arithmetic of NumPy's without its warnings, and without the flags that it leaves."""
+
+    def __enter__(self):
+        self.flags = _dispatch.kernels.float_flags()
+        self.errstate = np.errstate(all="ignore")
+        self.errstate.__enter__()
+
+    def __exit__(self, *error):
+        self.errstate.__exit__(*error)
+        _dispatch.kernels.restore_float_flags(self.flags)
+
+
 def as_logits(x, name="x"):
     """`x` as an array of a dtype that the kernels compute with; TypeError for other dtypes."""
     x = np.asarray(x)
@@ -32,7 +45,8 @@ def computed_type(x):
 def of_one_type(x, y):
     """Both arrays in the type that the wider of them is computed in."""
     dtype = np.promote_types(computed_type(x), computed_type(y))
-    return x.astype(dtype, copy=False), y.astype(dtype, copy=False)
+    with quiet():
+        return x.astype(dtype, copy=False), y.astype(dtype, copy=False)
 
 
 def new_result(x):
@@ -50,7 +64,7 @@ def with_one_axis(x, axes):
 def delivered(result, out):
     if out is None:
         return result[()]
-    with np.errstate(all="ignore"):    # of the cast
+    with quiet():    # of the cast
         out[...] = result
     return out
 
@@ -98,7 +112,8 @@ def as_temperature(temperature, logits, axes):
     temperature = np.asarray(temperature)
     if temperature.dtype.char not in ALLOWED:
         raise TypeError(f"temperature must be a real number or array, got {temperature.dtype}")
-    temperature = temperature.astype(np.float64, copy=False)
+    with quiet():
+        temperature = temperature.astype(np.float64, copy=False)
     if not (temperature >= 0).all():
         wrong = temperature[~(temperature >= 0)].flat[0]
         raise ValueError(f"temperature must be at least 0, got {wrong}")
@@ -136,15 +151,19 @@ def as_integer(value, name):
 
 
 def call(gufunc, logits, *operands, out=None, **keywords):
-    """A gufunc's result, without the warnings of a cast to the type of `out`; or MemoryError."""
+    """A gufunc's result, without the warnings of casts to its types and to that of `out`.
+
+    Raised is what its loops can't: a MemoryError, or what a signal's handler raised meanwhile.
+    """
     array = out[-1] if isinstance(out, tuple) else out
-    if array is None or (array.dtype == logits.dtype and array.dtype.char in "fd"):
-        result = gufunc(logits, *operands, out=out, **keywords)
-    else:
-        with np.errstate(all="ignore"):
-            result = gufunc(logits, *operands, out=out, **keywords)
-    _dispatch.kernels.raise_if_out_of_memory()
-    return result
+    is_cast = logits.dtype.char not in "fd" or not (array is None or array.dtype == logits.dtype)
+    try:
+        if not is_cast:
+            return gufunc(logits, *operands, out=out, **keywords)
+        with quiet():
+            return gufunc(logits, *operands, out=out, **keywords)
+    finally:
+        _dispatch.kernels.raise_if_stopped()
 
 
 def require_out(out, shape):

@@ -7,6 +7,7 @@ from csoftmax._arguments import (
     call,
     computed_type,
     new_result,
+    quiet,
     require_broadcastable,
     require_out,
 )
@@ -129,7 +130,7 @@ def binary_cross_entropy(
     for name, array in (("weight", weight), ("pos_weight", pos_weight)):
         others.append(as_logits(1.0 if array is None else array, name))
         require_broadcastable(others[-1], logits.shape, name, "the shape of the logits")
-    with np.errstate(all="ignore"):
+    with quiet():
         inputs = [logits, *(array.astype(dtype, copy=False) for array in others)]
     losses = elementwise(kernels.binary_cross_entropy, inputs, None)
     return reduced(losses, reduction, logits.size)

@@ -10,6 +10,7 @@ from csoftmax._arguments import (
     normalized_axes,
     normalized_axis,
     of_one_type,
+    quiet,
     require_out,
     rowwise,
 )
@@ -154,7 +155,7 @@ def softmax_jacobian(y, /, axis=-1, *, temperature=1.0):
     axis = normalized_axis(as_integer(axis, "axis"), y.ndim)
     temperature = np.asarray(as_temperature(temperature, y, (axis,)))
     y = np.moveaxis(y, axis, -1).astype(computed_type(y), copy=False)
-    with np.errstate(all="ignore"):
+    with quiet():
         jacobian = y[..., :, None] * (np.eye(y.shape[-1], dtype=y.dtype) - y[..., None, :])
         jacobian = np.where(jacobian == 0, 0, jacobian / temperature[..., None, None])
         return jacobian.astype(y.dtype, copy=False)

@@ -13,6 +13,7 @@ from csoftmax._arguments import (
     computed_type,
     new_result,
     normalized_axis,
+    quiet,
     require_out,
 )
 from csoftmax._dispatch import kernels
@@ -182,7 +183,8 @@ def cross_entropy_value_and_grad(
     One sweep: the gradient is made of the exponentials while a row is in the cache.
 
     At temperature 0 the gradient is the limit for small temperatures: 0 where the prediction is
-    right, else infinite for the classes in question.
+    right, else infinite for the classes in question. At other temperatures under 5.6e-309, whose
+    reciprocal is infinite, numbers that should be 0 or finite may be NaN or infinite.
 
     Examples
     --------
@@ -250,12 +252,12 @@ def nll_loss(
     picked = np.where(counts, target, 0)
     if log_probs.shape[axis]:
         picked = np.take_along_axis(log_probs, np.expand_dims(picked, axis), axis).squeeze(axis)
-    losses = np.where(counts, 0 - picked.astype(computed_type(log_probs), copy=False), 0)
-    weights = None if weight is None else weights_of_rows(weight, target, counts)
+    with quiet():
+        losses = np.where(counts, 0 - picked.astype(computed_type(log_probs), copy=False), 0)
+        weights = None if weight is None else weights_of_rows(weight, target, counts)
+        count = np.count_nonzero(counts) if weights is None else weights.sum()
     if weights is not None:
         losses = weighted(losses, weights)
-    with np.errstate(all="ignore"):
-        count = np.count_nonzero(counts) if weights is None else weights.sum()
     return reduced(losses[()], reduction, count)
 
 
@@ -282,12 +284,11 @@ class CrossEntropy:
                 f", or probabilities of the logits' shape {logits.shape}",
             )  # fmt: skip
             if self.class_weight is not None:
-                self.weights = weights_of_rows(
-                    self.class_weight, self.target, self.target != self.ignore_index
-                )
+                self.counts = self.target != self.ignore_index
+                self.weights = weights_of_rows(self.class_weight, self.target, self.counts)
         else:
             self.target = as_probabilities(target, logits, self.ignore_index)
-        with np.errstate(all="ignore"):
+        with quiet():
             self.divisor = self.divisor_of_mean() if reduction == "mean" else 1
             # Of the gradient; that of a mean over nothing is made NaN afterwards.
             self.scale = 1.0 / self.divisor if self.divisor else 1.0
@@ -314,7 +315,7 @@ class CrossEntropy:
         operands = (self.logits, self.target, self.ignore_index, self.temperature)
         grad = None
         if with_grad:
-            with np.errstate(all="ignore"):
+            with quiet():
                 scale = self.scale * (1.0 if self.weights is None else self.weights)
             losses, grad = call(
                 kernels.cross_entropy_value_and_grad, *operands, scale, axis=self.axis,
@@ -352,8 +353,7 @@ class CrossEntropy:
     def make_undefined(self, grad):
         """The gradient of a mean over weights that are 0: NaN in all rows that are not ignored."""
         if self.weights is not None and self.divisor == 0:
-            counts = np.expand_dims(self.target != self.ignore_index, self.axis)
-            np.copyto(grad, np.nan, where=counts)
+            np.copyto(grad, np.nan, where=np.expand_dims(self.counts, self.axis))
 
 
 def require_reduction(reduction):
@@ -386,7 +386,7 @@ def as_class_weight(weight, logits, axis):
             f"weight must have a number for each class, shape ({logits.shape[axis]},); "
             f"got {weight.shape}"
         )
-    with np.errstate(all="ignore"):
+    with quiet():
         return np.ascontiguousarray(weight, computed_type(logits))
 
 
@@ -396,7 +396,7 @@ def as_probabilities(target, logits, ignore_index):
         raise ValueError(
             f"ignore_index is of no use with probabilities as targets, got {ignore_index}"
         )
-    with np.errstate(all="ignore"):
+    with quiet():
         return target.astype(computed_type(logits), copy=False)
 
 
@@ -404,12 +404,13 @@ def weights_of_rows(class_weight, target, counts):
     """Of each row, as float64; 0 where it is ignored."""
     if class_weight.size == 0:
         return np.zeros(target.shape)
-    return np.where(counts, class_weight[np.where(counts, target, 0)].astype(np.float64), 0)
+    with quiet():
+        return np.where(counts, class_weight[np.where(counts, target, 0)].astype(np.float64), 0)
 
 
 def weighted(losses, weights):
     """What has the weight 0 doesn't count, even if it is infinite."""
-    with np.errstate(all="ignore"):
+    with quiet():
         products = np.where((weights == 0) & (losses == np.inf), 0, losses * weights)
         return products.astype(losses.dtype)[()]
 
@@ -448,6 +449,6 @@ def reduced(losses, reduction, divisor):
         return losses
     if reduction == "sum":
         divisor = 1.0
-    with np.errstate(all="ignore"):
+    with quiet():
         mean = np.float64(kernels.sum_of(losses)) / divisor if divisor else np.nan
         return losses.dtype.type(mean)

@@ -157,6 +157,9 @@ def log_softmax(x, /, axis=-1, *, temperature=1.0, where=None, out=None):
     :math:`\log \sum e^{x_j - x_{max}}` is :math:`\mathrm{log1p}` of the sum without its largest
     term.
 
+    In float32 a temperature under 1e-68, but 0, counts as 1e-68. That shows where logits differ by
+    less than 1e-29, if at all.
+
     Examples
     --------
     >>> import numpy as np
@@ -266,7 +269,8 @@ def entropy(logits, /, axis=-1, *, temperature=1.0):
     -----
     No probabilities are stored. With :math:`m` the largest logit, both terms of
     :math:`H = \log \sum_j e^{(z_j - m) / T} + \sum_j p_j (m - z_j) / T` are at least 0, so no
-    digits cancel. A class with probability 0 adds nothing.
+    digits cancel. A class with probability 0 adds nothing. In float64 an entropy under 1e-280, or
+    one of differences under 1e-290 at such temperatures, has fewer digits.
 
     References
     ----------

@@ -35,19 +35,37 @@ def cpus_of_process():
     return max(1, min(cpus, cgroup_quota()))
 
 
-def cgroup_quota(root=Path("/sys/fs/cgroup")):
-    """CPUs' worth of time that the cgroup may use, rounded up; infinite where there is no limit."""
+def cgroup_quota(groups=Path("/proc/self/cgroup"), root=Path("/sys/fs/cgroup")):
+    """CPUs' worth of time that the cgroup may use, rounded up; infinite where there is no limit.
+
+    A group is limited by all that it is in. In a container without a namespace of its own, the
+    path is the host's and doesn't exist; the container's group is then the root.
+    """
     try:
-        quota, period = (root / "cpu.max").read_text().split()    # version 2
-    except (OSError, ValueError):
-        try:
-            quota = (root / "cpu/cpu.cfs_quota_us").read_text()    # version 1
-            period = (root / "cpu/cpu.cfs_period_us").read_text()
-        except OSError:
-            return math.inf
+        lines = groups.read_text().splitlines()
+    except OSError:
+        return math.inf
+    limit = math.inf
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":    # version 2
+            top, files = root, ["cpu.max"]
+        elif "cpu" in controllers.split(","):    # version 1
+            top, files = root / "cpu", ["cpu.cfs_quota_us", "cpu.cfs_period_us"]
+        else:
+            continue
+        folder = top / path.lstrip("/")
+        for place in (folder, *folder.parents):
+            if place.is_relative_to(top):
+                limit = min(limit, quota_of_group(place, files))
+    return limit
+
+
+def quota_of_group(folder, files):
     try:
+        quota, period = " ".join((folder / name).read_text() for name in files).split()
         quota, period = int(quota), int(period)
-    except ValueError:    # "max"
+    except (OSError, ValueError):    # no such group, or "max"
         return math.inf
     return math.ceil(quota / period) if quota > 0 and period > 0 else math.inf
 
@@ -84,7 +102,8 @@ def set_num_threads(n):
     Notes
     -----
     OpenMP's own limits (``OMP_NUM_THREADS``, ``threadpoolctl``) hold too, and small inputs use one
-    thread. Results don't depend on the number of threads, to the last bit.
+    thread. After a fork the child uses one thread, whatever is set. Results don't depend on the
+    number of threads, to the last bit.
 
     Examples
     --------

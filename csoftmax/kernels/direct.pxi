@@ -157,17 +157,17 @@ def directly(int number, x, axis, temperature, out, mask):
     else:
         with nogil:
             compute(number, type_number, &all)
-    raise_if_out_of_memory()
+    raise_if_stopped()
     return out
 
 
 cdef inline void compute(int number, int type_number, const Rows *all) noexcept nogil:
-    cdef unsigned int flags = csoftmax_float_flags()
+    cdef uint64_t host = enter_environment()
     if type_number == NPY_FLOAT:
         over_rows[float](&gufuncs[number].operations[0], all, 0)
     else:
         over_rows[double](&gufuncs[number].operations[1], all, 0)
-    csoftmax_restore_float_flags(flags)
+    csoftmax_set_environment(host)
 
 
 def empty(tuple shape, bint is_double):

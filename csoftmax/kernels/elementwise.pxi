@@ -170,34 +170,50 @@ cdef void over_numbers(
     const Elementwise *operation, char **args, npy_intp rows, npy_intp n,
     const npy_intp *row_steps, const npy_intp *number_steps, floating type_tag
 ) noexcept nogil:
+    """In shares, between which signals are handled."""
     cdef Blocks all
-    cdef npy_intp blocks
-    cdef int threads, t
+    cdef npy_intp blocks, first = 0, last
     all.args = args
     all.row_steps = row_steps
     all.number_steps = number_steps
     all.n = n
     all.in_row = (n + FLOAT_BLOCK - 1) // FLOAT_BLOCK
     blocks = rows * all.in_row
-    threads = <int> max(1, min(threads_for(rows * n), blocks))
+    while first < blocks and not is_stopped():
+        last = min(blocks, first + NUMBERS_PER_SHARE // FLOAT_BLOCK)
+        share_blocks[floating](operation, &all, first, last, 0)
+        must_stop((last - first) * min(n, FLOAT_BLOCK))
+        first = last
+
+
+cdef void share_blocks(
+    const Elementwise *operation, const Blocks *all, npy_intp first, npy_intp last,
+    floating type_tag
+) noexcept nogil:
+    cdef npy_intp blocks = last - first
+    cdef int threads = <int> max(1, min(threads_for(blocks * min(all.n, FLOAT_BLOCK)), blocks)), t
+    cdef uint64_t of_thread
     if threads == 1:
-        over_blocks[floating](operation, &all, 0, blocks, 0)
+        over_blocks[floating](operation, all, first, last, 0)
     else:
         for t in prange(threads, num_threads=threads, schedule="static", chunksize=1):
+            of_thread = enter_environment()
             over_blocks[floating](
-                operation, &all, blocks * t // threads, blocks * (t + 1) // threads, 0
+                operation, all, first + blocks * t // threads, first + blocks * (t + 1) // threads,
+                0,
             )
+            csoftmax_set_environment(of_thread)
 
 
 cdef inline void elementwise_loop(
     char **args, const npy_intp *dimensions, const npy_intp *steps, void *data, floating type_tag
 ) noexcept nogil:
     cdef const Elementwise *operation = <Elementwise *> data
-    cdef unsigned int flags = csoftmax_float_flags()
+    cdef uint64_t host = enter_environment()
     over_numbers[floating](
         operation, args, dimensions[0], dimensions[1], steps, steps + operation.inputs + 1, 0
     )
-    csoftmax_restore_float_flags(flags)
+    csoftmax_set_environment(host)
 
 
 cdef void elementwise_float_loop(
@@ -242,11 +258,14 @@ cdef double sum_of_numbers(const floating *x, npy_intp n, double *sums) noexcept
     """By blocks, which depend on nothing but n."""
     cdef npy_intp blocks = (n + SUMMED - 1) // SUMMED
     cdef int threads = <int> max(1, min(threads_for(n), blocks)), t
+    cdef uint64_t of_thread
     if threads == 1:
         sum_blocks(x, n, sums, 0, blocks)
     else:
         for t in prange(threads, num_threads=threads, schedule="static", chunksize=1):
+            of_thread = enter_environment()
             sum_blocks(x, n, sums, blocks * t // threads, blocks * (t + 1) // threads)
+            csoftmax_set_environment(of_thread)
     return sum_of_block(sums, blocks)
 
 
@@ -255,18 +274,19 @@ def sum_of(x):
     cdef npy_intp n
     cdef double *sums
     cdef double total
-    cdef unsigned int flags = csoftmax_float_flags()
+    cdef uint64_t host
     if not (is_plain(x, NPY_FLOAT) or is_plain(x, NPY_DOUBLE)):
         return x.sum(dtype=float)
     n = PyArray_SIZE(<ndarray> x)
-    sums = <double *> malloc((n // SUMMED + 1) * sizeof(double))
+    sums = <double *> PyMem_RawMalloc((n // SUMMED + 1) * sizeof(double))
     if sums == NULL:
         raise MemoryError("no memory for sums of blocks")
     with nogil:
+        host = enter_environment()
         if PyArray_TYPE(<ndarray> x) == NPY_FLOAT:
             total = sum_of_numbers(<float *> PyArray_BYTES(<ndarray> x), n, sums)
         else:
             total = sum_of_numbers(<double *> PyArray_BYTES(<ndarray> x), n, sums)
-        csoftmax_restore_float_flags(flags)
-    free(sums)
+        csoftmax_set_environment(host)
+    PyMem_RawFree(sums)
     return total

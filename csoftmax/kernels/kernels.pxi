@@ -1,12 +1,15 @@
 """The whole of one build: each instruction set's module consists of this."""
 
 from cython cimport floating
+from cpython.exc cimport PyErr_CheckSignals
+from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
+from cpython.object cimport PyObject
 from cpython.pycapsule cimport PyCapsule_New
+from cpython.ref cimport Py_DECREF, Py_INCREF
 from cython.parallel cimport prange
 from libc.float cimport DBL_MAX, FLT_MAX
 from libc.math cimport INFINITY, NAN, fabs, floor
 from libc.stdint cimport int64_t, uint32_t, uint64_t
-from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 from numpy cimport (
     NPY_BOOL, NPY_DOUBLE, NPY_FLOAT, NPY_INT64, NPY_MAXDIMS, PyArray_BYTES, PyArray_CheckExact,
@@ -40,17 +43,6 @@ from csoftmax.kernels.weighing cimport (
 
 cdef extern from * nogil:
     """
-    /* Only what the vector unit sets: nothing here uses the x87. */
-    #if defined(__SSE2__) || defined(_M_X64)
-    #include <xmmintrin.h>
-    #define csoftmax_float_flags() _mm_getcsr()
-    #define csoftmax_restore_float_flags(flags) _mm_setcsr(flags)
-    #else
-    #include <fenv.h>
-    #define csoftmax_float_flags() ((unsigned int)fetestexcept(FE_ALL_EXCEPT))
-    #define csoftmax_restore_float_flags(flags) feclearexcept(FE_ALL_EXCEPT & ~(int)(flags))
-    #endif
-
     #ifdef _OPENMP
     #include <omp.h>
     #define csoftmax_max_threads() omp_get_max_threads()
@@ -60,10 +52,15 @@ cdef extern from * nogil:
     #define CSOFTMAX_OPENMP 0
     #endif
 
-    #if defined(_MSC_VER)
-    static __declspec(thread) int csoftmax_out_of_memory = 0;
+    /* Of a call; one thread may set it while another computes. */
+    #if defined(__GNUC__)
+    static int csoftmax_limit = 1;
+    #define csoftmax_thread_limit() __atomic_load_n(&csoftmax_limit, __ATOMIC_RELAXED)
+    #define csoftmax_set_thread_limit(n) __atomic_store_n(&csoftmax_limit, n, __ATOMIC_RELAXED)
     #else
-    static __thread int csoftmax_out_of_memory = 0;
+    static volatile int csoftmax_limit = 1;
+    #define csoftmax_thread_limit() csoftmax_limit
+    #define csoftmax_set_thread_limit(n) (csoftmax_limit = (n))
     #endif
 
     #if defined(__clang__)
@@ -78,10 +75,9 @@ cdef extern from * nogil:
     #define CSOFTMAX_COMPILER "unknown"
     #endif
     """
-    unsigned int csoftmax_float_flags()
-    void csoftmax_restore_float_flags(unsigned int)
     int csoftmax_max_threads()
-    bint csoftmax_out_of_memory
+    int csoftmax_thread_limit()
+    void csoftmax_set_thread_limit(int)
     const char *CSOFTMAX_COMPILER
     bint CSOFTMAX_OPENMP
 
@@ -93,6 +89,8 @@ compiler = CSOFTMAX_COMPILER.decode()
 openmp = bool(CSOFTMAX_OPENMP)
 
 include "operation.pxi"
+include "environment.pxi"
+include "stops.pxi"
 include "operations.pxi"
 include "losses.pxi"
 include "copies.pxi"

@@ -29,9 +29,6 @@ cdef enum:
     NUMBERS_PER_THREAD = 12288
 
 
-cdef int thread_limit = 1
-
-
 cdef inline bint is_ordinary(double temperature) noexcept nogil:
     """Whether its reciprocal is one among the numbers of both types, with digits to spare."""
     return 1e-30 < temperature < 1e30
@@ -41,26 +38,17 @@ cdef inline bint is_product(const Operation *operation) noexcept nogil:
     return operation.numbers == SOFTMAX_PRODUCTS or operation.numbers == LOG_SOFTMAX_PRODUCTS
 
 
-def raise_if_out_of_memory():
-    """A gufunc's loop can't raise: it leaves a mark, for its thread, and the Python layer asks."""
-    global csoftmax_out_of_memory
-    if csoftmax_out_of_memory:
-        csoftmax_out_of_memory = False
-        raise MemoryError("no memory for a copy of rows that are not contiguous")
-
-
 def set_thread_limit(int limit):
-    global thread_limit
-    thread_limit = limit
+    csoftmax_set_thread_limit(limit)
 
 
-def get_num_threads():
-    return min(thread_limit, csoftmax_max_threads())
+cpdef int get_num_threads() noexcept nogil:
+    return min(csoftmax_thread_limit(), csoftmax_max_threads())
 
 
 cdef inline int threads_for(npy_intp numbers) noexcept nogil:
     cdef npy_intp worth = numbers // NUMBERS_PER_THREAD
-    return <int> max(1, min(worth, min(thread_limit, csoftmax_max_threads())))
+    return <int> max(1, min(worth, get_num_threads()))
 
 
 cdef inline void finish_row(
@@ -333,6 +321,7 @@ cdef void compute_long_row(
     cdef Outcome outcome
     cdef Weighed weighed
     cdef Row row
+    cdef uint64_t of_thread
     cdef int t
     outcome.weighed = &weighed
     if operation.is_masked and operation.temperature and is_limit(
@@ -348,10 +337,12 @@ cdef void compute_long_row(
         sweep_chunks(operation, x, y, n, operands, beside_step, temperature, chunks, 0, count)
     else:
         for t in prange(threads, num_threads=threads, schedule="static", chunksize=1):
+            of_thread = enter_environment()
             sweep_chunks(
                 operation, x, y, n, operands, beside_step, temperature, chunks,
                 count * t // threads, count * (t + 1) // threads,
             )
+            csoftmax_set_environment(of_thread)
     if count == 1:
         is_defined = temperature > 0 and chunks.is_finite
         row = chunks.row
@@ -376,10 +367,12 @@ cdef void compute_long_row(
         write_chunks(operation, x, y, n, operands, &row, &outcome, chunks, 0, count)
     else:
         for t in prange(threads, num_threads=threads, schedule="static", chunksize=1):
+            of_thread = enter_environment()
             write_chunks(
                 operation, x, y, n, operands, &row, &outcome, chunks, count * t // threads,
                 count * (t + 1) // threads,
             )
+            csoftmax_set_environment(of_thread)
     write_target(operation, y, n, operands, &outcome)
 
 
@@ -815,16 +808,30 @@ cdef inline Path path_for(
 cdef void over_span(
     const Operation *operation, const Rows *all, const Span *span, floating type_tag
 ) noexcept nogil:
-    """A thread's rows begin at whole lanes, so that their results don't depend on the threads."""
-    cdef npy_intp size = sizeof(floating), rows = all.groups * span.rows
+    """In shares, between which signals are handled."""
+    cdef npy_intp size = sizeof(floating), rows = all.groups * span.rows, first = 0, last
     cdef npy_intp unit = LANE_BYTES // size if span.path == DIRECT_COLUMNS else 1
-    cdef npy_intp units = rows // unit
+    cdef npy_intp rows_per_share = max(1, NUMBERS_PER_SHARE // max(1, all.n) // unit) * unit
+    while first < rows:
+        last = min(rows, first + rows_per_share)
+        share_rows[floating](operation, all, span, first, last, unit, 0)
+        if must_stop((last - first) * all.n):
+            return
+        first = last
+
+
+cdef void share_rows(
+    const Operation *operation, const Rows *all, const Span *span, npy_intp first, npy_intp last,
+    npy_intp unit, floating type_tag
+) noexcept nogil:
+    """Among threads, in whole units, so that the results don't depend on the threads."""
+    cdef npy_intp size = sizeof(floating), rows = last - first, units = rows // unit
     cdef int worth = threads_for(rows * all.n)
     cdef int threads = <int> max(1, min(worth, units)), inside = 1, t
     cdef npy_intp copy_bytes = 0, bytes = 0
     cdef npy_intp chunks = chunks_of[floating](all.n, 0)
     cdef char *scratch = NULL
-    global csoftmax_out_of_memory
+    cdef uint64_t of_thread
     if span.path == DIRECT_ROWS and rows < 8 * worth and rows % worth and chunks >= 4 * worth:
         inside = worth
         threads = 1
@@ -838,19 +845,20 @@ cdef void over_span(
         if needs_chunks[floating](operation, all.n, 0):
             bytes += chunks * sizeof(Chunk)
     if bytes:
-        scratch = <char *> malloc(threads * bytes)
+        scratch = <char *> scratch_memory(threads * bytes)
         if scratch == NULL:
-            csoftmax_out_of_memory = True
             return
     if threads == 1:
-        over_range[floating](operation, all, span, 0, rows, scratch, copy_bytes, inside, 0)
+        over_range[floating](operation, all, span, first, last, scratch, copy_bytes, inside, 0)
     else:
         for t in prange(threads, num_threads=threads, schedule="static", chunksize=1):
+            of_thread = enter_environment()
             over_range[floating](
-                operation, all, span, units * t // threads * unit,
-                units * (t + 1) // threads * unit, scratch + t * bytes, copy_bytes, 1, 0,
+                operation, all, span, first + units * t // threads * unit,
+                first + units * (t + 1) // threads * unit, scratch + t * bytes, copy_bytes, 1, 0,
             )
-    free(scratch)
+            csoftmax_set_environment(of_thread)
+    PyMem_RawFree(scratch)
 
 
 cdef void over_rows(
@@ -867,7 +875,7 @@ cdef void over_rows(
         over_span[floating](operation, all, &span, 0)
     span.first = span.rows
     span.rows = all.in_group - span.first
-    if span.rows > 0:
+    if span.rows > 0 and not is_stopped():
         span.path = COPIED_COLUMNS if all.n <= FEW else COPIED_ROWS
         over_span[floating](operation, all, &span, 0)
 
@@ -876,7 +884,10 @@ cdef inline void gufunc_loop(
     char **args, const npy_intp *dimensions, const npy_intp *steps, void *data, floating type_tag
 ) noexcept nogil:
     cdef Rows all
-    cdef unsigned int flags = csoftmax_float_flags()
+    cdef uint64_t host
+    if is_stopped():    # by one of the call's other loops
+        return
+    host = enter_environment()
     all.args = args
     all.steps = steps
     all.n = dimensions[1]
@@ -885,7 +896,7 @@ cdef inline void gufunc_loop(
     all.x_group_step = all.beside_group_step = all.y_group_step = 0
     set_number_steps(<Operation *> data, &all)
     over_rows[floating](<Operation *> data, &all, 0)
-    csoftmax_restore_float_flags(flags)
+    csoftmax_set_environment(host)
 
 
 cdef void float_loop(

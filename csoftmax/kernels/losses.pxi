@@ -36,7 +36,7 @@ cdef inline Coefficients coefficients_of(
 cdef inline Sum loss_of(const Distances *distances, Sum log_sum, double temperature) noexcept nogil:
     cdef Sum of_distances = over_temperature(distances.weighted, temperature)
     if not is_finite(of_distances.hi):
-        return exactly(of_distances.hi + log_sum.hi)    # NaN if either is
+        return exactly(of_distances.hi + (log_sum.hi + log_sum.lo))    # NaN if either is
     return plus(of_distances, times(distances.weights, log_sum))
 
 
@@ -200,9 +200,12 @@ cdef inline void distribution_limit(
         c = coefficient_at[floating](coefficients, i, target, share, 0)
         difference = weights.hi / <double> choice.count if is_chosen(x[i], i, &choice) else 0.0
         difference -= c.hi
-        y[i] = 0.0 if temperature == INFINITY or difference == 0 else (
-            difference * number_at(operands, SCALE) * INFINITY
-        )
+        if difference != difference:
+            y[i] = NAN
+        elif temperature == INFINITY or difference == 0:
+            y[i] = 0
+        else:
+            y[i] = <floating> (difference * number_at(operands, SCALE) * INFINITY)
 
 
 cdef void targets_limit(
@@ -429,13 +432,14 @@ cdef inline void distribution_batch(
         subtract_from_columns(
             y, y_step, n, &batch, targets, target_step, &coefficients, scales
         )
+        make_nans_alike(y, y_step, n, rows, losses)
     if is_index:
         finish_classes(
             y, y_step, n, operands, steps, target_logits, target_exponentials, &batch, &distances,
             scales, losses, keep,
         )
     for r in range(rows):
-        (<floating *> (operands[loss] + r * steps[loss]))[0] = <floating> losses[r]
+        (<floating *> (operands[loss] + r * steps[loss]))[0] = <floating> with_one_nan(losses[r])
 
 
 cdef void targets_loss_batch(
@@ -559,4 +563,4 @@ cdef void entropy_batch(
         entropy = entropy_from[floating](&row, weighted, temperature, 0)
         entropies[r] = entropy.hi + entropy.lo if is_finite(row.maximum) else NAN
     for r in range(rows):
-        (<floating *> (operands[1] + r * steps[1]))[0] = <floating> entropies[r]
+        (<floating *> (operands[1] + r * steps[1]))[0] = <floating> with_one_nan(entropies[r])

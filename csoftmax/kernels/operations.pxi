@@ -36,6 +36,26 @@ cdef inline void fill(floating *y, Py_ssize_t n, double value) noexcept nogil:
         y[i] = <floating> value
 
 
+cdef inline double with_one_nan(double x) noexcept nogil:
+    return x if x == x else NAN
+
+
+cdef inline void make_nans_alike(
+    floating *y, Py_ssize_t y_step, Py_ssize_t n, Py_ssize_t rows, const double *of_rows
+) noexcept nogil:
+    """In the columns of rows whose sum, or other outcome, is NaN.
+
+    Which of two NaN an operation keeps depends on their order in an instruction, which differs
+    between the copies that a compiler makes of a loop. A row's place in a batch chooses the copy,
+    and the number of threads its place."""
+    cdef Py_ssize_t i, r
+    for r in range(rows):
+        if of_rows[r] != of_rows[r]:
+            for i in range(n):
+                if y[i * y_step + r] != y[i * y_step + r]:
+                    y[i * y_step + r] = NAN
+
+
 cdef inline bint is_finite(double x) noexcept nogil:
     return fabs(x) < INFINITY
 
@@ -196,6 +216,7 @@ cdef void softmax_batch(
         factor_hi[r] = factor.hi if is_finite(batch.maximum[r]) else NAN
         factor_lo[r] = factor.lo
     scale_columns(y, y_step, n, batch.padded, factor_hi, factor_lo)
+    make_nans_alike(y, y_step, n, rows, factor_hi)
 
 
 # log_softmax: y = log(softmax(x / temperature)); operands: temperature
@@ -314,6 +335,7 @@ cdef void log_softmax_batch(
         write_columns_of_log_probabilities(x, x_step, y, y_step, n, &batch, log_sums, TEMPERED)
     else:
         write_columns_of_log_probabilities(x, x_step, y, y_step, n, &batch, log_sums, UNSHIFTED)
+    make_nans_alike(y, y_step, n, rows, log_sums)
 
 
 # logsumexp; operands: the result
@@ -347,7 +369,7 @@ cdef void logsumexp_batch(
         results[r] = log_sum.hi + log_sum.lo
     for r in range(rows):
         if is_finite(batch.maximum[r]):
-            (<floating *> (operands[0] + r * steps[0]))[0] = results[r]
+            (<floating *> (operands[0] + r * steps[0]))[0] = <floating> with_one_nan(results[r])
         elif has_nan(x + r, x_step, n):
             (<floating *> (operands[0] + r * steps[0]))[0] = NAN
         else:
@@ -466,7 +488,7 @@ cdef void cross_entropy_batch(
     sums_of_columns(x, x_step, n, operands[2], steps[2], &batch)
     losses_of_batch(target_logits, n, operands, steps, &batch, losses)
     for r in range(rows):
-        (<floating *> (operands[3] + r * steps[3]))[0] = losses[r]
+        (<floating *> (operands[3] + r * steps[3]))[0] = <floating> with_one_nan(losses[r])
 
 
 # cross_entropy_value_and_grad; operands: target, ignore_index, temperature, weight, the loss.
@@ -508,7 +530,7 @@ cdef inline floating grad_of_target(
     if share.hi + share.lo == 0:
         return 0
     if not is_finite(scale_of_loss.lo):
-        return -INFINITY
+        return -INFINITY * (share.hi + share.lo)    # NaN of NaN
     share = times(share, scale_of_loss)
     return -(share.hi + share.lo)
 
@@ -575,8 +597,9 @@ cdef void cross_entropy_value_and_grad_batch(
         scale_hi[r] = scale_of_loss.hi
         scale_lo[r] = scale_of_loss.lo
     scale_columns(y, y_step, n, batch.padded, factor_hi, factor_lo)
+    make_nans_alike(y, y_step, n, rows, losses)
     for r in range(rows):
-        (<floating *> (operands[4] + r * steps[4]))[0] = losses[r]
+        (<floating *> (operands[4] + r * steps[4]))[0] = <floating> with_one_nan(losses[r])
         target = (<int64_t *> (operands[0] + r * steps[0]))[0]
         if target == (<int64_t *> (operands[1] + r * steps[1]))[0]:
             for i in range(n):

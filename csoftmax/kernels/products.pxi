@@ -101,6 +101,7 @@ cdef void products_of_row(
     cdef npy_intp length = chunk_length[floating](0), count = chunks_of[floating](n, 0), c
     cdef npy_intp first, last
     cdef Sum total = exactly(0)
+    cdef uint64_t of_thread
     cdef int t
     if count == 1:
         write_products(x, g, y, n, product_sum(x, g, n, numbers), temperature, numbers)
@@ -109,9 +110,11 @@ cdef void products_of_row(
         sum_products_of_chunks(x, g, n, chunks, 0, count, numbers)
     else:
         for t in prange(threads, num_threads=threads, schedule="static", chunksize=1):
+            of_thread = enter_environment()
             sum_products_of_chunks(
                 x, g, n, chunks, count * t // threads, count * (t + 1) // threads, numbers
             )
+            csoftmax_set_environment(of_thread)
     for c in range(count):
         total = plus(total, chunks[c].row.others)
     if threads == 1:
@@ -120,9 +123,11 @@ cdef void products_of_row(
         for t in prange(threads, num_threads=threads, schedule="static", chunksize=1):
             first = count * t // threads * length
             last = min(n, count * (t + 1) // threads * length)
+            of_thread = enter_environment()
             write_products(
                 x + first, g + first, y + first, last - first, total, temperature, numbers
             )
+            csoftmax_set_environment(of_thread)
 
 
 cdef inline void products_of_columns(
@@ -168,6 +173,7 @@ cdef inline void products_of_columns(
                 )
             for k in range(LANES):
                 y[i * y_step + block * LANES + k] = values[k]
+    make_nans_alike(y, y_step, n, rows, sum_hi)
 
 
 cdef void softmax_vjp_batch(
