@@ -5,6 +5,9 @@ import pytest
 
 import csoftmax
 
+from .calls import CALLS, WITH_OUT, operands_of
+from .test_dispatch import USABLE
+
 pytestmark = pytest.mark.usefixtures("build")
 
 ROWWISE = [csoftmax.softmax, csoftmax.log_softmax]
@@ -283,3 +286,151 @@ def test_float16_temperature_and_integer_temperature():
     expected = csoftmax.softmax(x, temperature=2.0)
     for temperature in (2, np.float16(2), np.int8(2), [2, 2, 2], True + True):
         np.testing.assert_array_equal(csoftmax.softmax(x, temperature=temperature), expected)
+
+
+class Sub(np.ndarray):
+    """A subclass that changes nothing."""
+
+
+class Box:
+    """Knows nothing but how to become an array."""
+
+    def __init__(self, array):
+        self.array = array
+
+    def __array__(self, dtype=None, copy=None):
+        return np.array(self.array, dtype)
+
+
+def empty_like(x, shape=None, selection=()):
+    """Part of a larger array whose other bytes are not 0."""
+    memory = np.empty(x.shape if shape is None else shape, x.dtype)
+    memory.view(np.uint8)[...] = 1
+    return memory[selection]
+
+
+def filled(array, x):
+    array[...] = x
+    return array
+
+
+def field(x):
+    """Of a structure without gaps, so that most numbers are not aligned."""
+    structure = np.dtype([("before", "u1"), ("x", x.dtype), ("behind", "u2")])
+    return filled(np.ones(x.shape, structure)["x"], x)
+
+
+# The least number of dimensions, and the same numbers in another array, which may be an `out`.
+WRITEABLE_FORMS = {
+    "Fortran order": (2, np.asfortranarray),
+    "big-endian": (0, lambda x: x.astype(x.dtype.newbyteorder(">"))),
+    "unaligned": (0, unaligned),
+    "every other": (1, lambda x: filled(
+        empty_like(x, (*x.shape[:-1], 2 * x.shape[-1]), np.s_[..., ::2]), x
+    )),
+    "every other row": (2, lambda x: filled(
+        empty_like(x, (2 * len(x), *x.shape[1:]), np.s_[1::2]), x
+    )),
+    "backwards": (1, lambda x: x[..., ::-1].copy()[..., ::-1]),
+    "rows backwards": (2, lambda x: x[::-1].copy()[::-1]),
+    "field of a structure": (0, field),
+    "matrix": (2, lambda x: np.matrix(x) if x.ndim == 2 else x),
+    "subclass": (0, lambda x: x.copy().view(Sub)),
+}  # fmt: skip
+FORMS = WRITEABLE_FORMS | {
+    "read-only": (0, read_only),
+    "one row for all": (2, lambda x: np.broadcast_to(x[:1], x.shape)),
+    "one number per row": (1, lambda x: np.broadcast_to(x[..., :1], x.shape)),
+    "one number for all": (0, lambda x: np.broadcast_to(x.flat[0], x.shape)),
+    "list": (0, lambda x: x.tolist()),
+    "lists of scalars": (1, lambda x: [list(row) if x.ndim == 2 else row for row in x]),
+    "__array__": (0, Box),
+}
+FORM_SHAPES = [((6, 40), -1), ((70, 20), 0), ((2, 4200), -1), ((7,), -1), ((2, 9, 4), 1)]
+without_matrix_warning = pytest.mark.filterwarnings("ignore:the matrix subclass")
+# What becomes of such arrays is decided before the kernels are called.
+best_build = pytest.mark.parametrize("build", USABLE[:1], indirect=True)
+
+
+def on_disk(path, x, mode):
+    x.tofile(path)
+    return np.memmap(path, x.dtype, mode, shape=x.shape)
+
+
+def assert_same_results(results, expected):
+    """Plain arrays, or scalars, and numbers that differ as much as the order of a sum does."""
+    for result, right in zip(results, expected, strict=True):
+        assert type(result) is np.ndarray or isinstance(result, np.floating)
+        assert result.dtype == right.dtype
+        assert result.shape == right.shape
+        finite = np.abs(right[np.isfinite(right)])
+        assert_as_promised(result, right, finite.max(initial=0))
+
+
+@best_build
+@without_matrix_warning
+@pytest.mark.parametrize(
+    ("call", "key"),
+    [pytest.param(call, key, id=f"{name}: {key}")
+     for name, call in CALLS.items() for key in call.operands],
+)  # fmt: skip
+def test_every_argument_of_every_function(call, key, dtype, tmp_path):
+    """In all forms, each beside ordinary arrays."""
+    for shape, axis in FORM_SHAPES:
+        if call.function is csoftmax.softmax_jacobian and shape[-1] > 40:    # n squared numbers
+            continue
+        operands = operands_of(call.operands, shape, dtype, axis)
+        x = operands[key]
+        forms = [form(x) for dimensions, form in FORMS.values() if x.ndim >= dimensions]
+        forms.append(on_disk(tmp_path / "x", x, "r"))
+        for form in forms:
+            plain = np.array(form)
+            plain = plain.astype(plain.dtype.newbyteorder("="))
+            expected = call(operands | {key: plain}, axis)
+            assert_same_results(call(operands | {key: form}, axis), expected)
+            if isinstance(form, np.ndarray):    # not changed
+                np.testing.assert_array_equal(form, plain)
+
+
+@best_build
+@without_matrix_warning
+@pytest.mark.parametrize("name", WITH_OUT)
+def test_every_form_of_out(name, dtype, tmp_path):
+    call = WITH_OUT[name]
+    for shape, axis in FORM_SHAPES:
+        operands = operands_of(call.operands, shape, dtype, axis)
+        plain = np.empty(call.shape_of_out(shape, axis), dtype)
+        expected = call(operands, axis, plain)
+        forms = [
+            form(np.zeros_like(plain)) for dimensions, form in WRITEABLE_FORMS.values()
+            if plain.ndim >= dimensions
+        ]  # fmt: skip
+        forms.append(on_disk(tmp_path / "out", np.zeros_like(plain), "r+"))
+        for out in forms:
+            results = call(operands, axis, out)
+            assert results[-1] is out
+            results[-1] = np.array(out).astype(dtype)
+            assert_same_results(results, expected)
+        if plain.size:
+            out.flush()
+            np.testing.assert_array_equal(np.fromfile(tmp_path / "out", dtype), out.ravel())
+
+
+@best_build
+@pytest.mark.parametrize("name", [name for name, call in CALLS.items() if call.takes_several_axes])
+def test_numbers(name, dtype):
+    """0-d arrays, as themselves and as scalars."""
+    call = CALLS[name]
+    operands = operands_of(call.operands, (), dtype, None)
+    operands = {key: array.reshape(()) for key, array in operands.items()}
+    in_rows = {
+        key: array.reshape(() if key == "temperature" else (1,)) for key, array in operands.items()
+    }
+    expected = [result.reshape(()) for result in call(in_rows, None)]
+    scalars = {key: array[()] for key, array in operands.items()}
+    for given in (operands, scalars):
+        assert_same_results(call(given, None), expected)
+    if call.out:
+        out = np.empty((), dtype)
+        assert call(operands, None, out)[-1] is out
+        assert_same_results([out], expected)

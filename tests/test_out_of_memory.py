@@ -1,0 +1,263 @@
+"""A failed allocation is a MemoryError: no crash, no other result, nothing that leaks."""
+
+import faulthandler
+import gc
+import json
+import linecache
+import os
+import re
+import sys
+import traceback
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from . import test_dispatch
+from .calls import CALLS, operands_of
+
+# Lengths and numbers of rows, and how they lie: what scratch memory is needed for.
+PATHS = {
+    "short rows": ((20, 5), -1, np.copy),    # none
+    "long rows": ((2, 9000), -1, np.copy),    # sums of chunks, also of weighed distances
+    "columns": ((130, 40), 0, np.copy),    # a copy of those that are masked
+    "rows with gaps": ((3, 130), -1, lambda a: np.repeat(a, 2, axis=-1)[..., ::2]),    # copies
+    "shared rows": ((1, 70_000), -1, np.copy),    # by two threads, with sums of all chunks
+    "both axes": ((3, 50), None, np.copy),
+}
+
+
+def case(name, path):
+    """A call without arguments, or None where the function has no such axis."""
+    shape, axis, arrange = PATHS[path]
+    call = CALLS[name]
+    if axis is None and not call.takes_several_axes:
+        return None
+    if "jacobian" in name and shape[-1] > 200:    # n squared numbers
+        return None
+    operands = operands_of(call.operands, shape, np.dtype(np.float32), axis)
+    operands = {
+        key: arrange(array) if array.shape == shape else array for key, array in operands.items()
+    }
+    return lambda: call(operands, axis)
+
+
+# For these the kernels need memory of their own.
+WITH_SCRATCH = [
+    ("softmax", "long rows"), ("softmax", "shared rows"), ("softmax", "rows with gaps"),
+    ("softmax, mask", "columns"), ("log_softmax, mask", "long rows"),
+    ("logsumexp", "long rows"), ("logsumexp, mask", "rows with gaps"),
+    ("cross_entropy, indices", "long rows"), ("cross_entropy, weight", "short rows"),
+    ("cross_entropy, shares", "long rows"), ("cross_entropy, smoothing", "rows with gaps"),
+    ("cross_entropy_value_and_grad, shares", "rows with gaps"),
+    ("softmax_vjp", "rows with gaps"), ("log_softmax_vjp", "long rows"),
+    ("entropy", "long rows"), ("entropy", "both axes"),
+    ("binary_cross_entropy, weights", "columns"),
+]  # fmt: skip
+
+
+def bits_of(results):
+    return [np.asarray(result).tobytes() for result in results]
+
+
+def outcome_of(call, n):
+    """What becomes of a call whose allocation number n fails."""
+    from _testcapi import remove_mem_hooks, set_nomemory
+
+    error = None
+    call()    # Fills lists of free objects: so that the same allocations follow, whatever n was.
+    set_nomemory(n, n + 1)
+    try:
+        results = call()
+    except Exception as raised:
+        error = raised
+    finally:
+        remove_mem_hooks()
+    if error is None:
+        return "right" if bits_of(results) == bits_of(call()) else "wrong result"
+    if isinstance(error, MemoryError):
+        return "own MemoryError" if str(error).startswith("no memory for") else "MemoryError"
+    frames = traceback.extract_tb(error.__traceback__)
+    if Path(np.__file__).parent in Path(frames[-1].filename).parents or any(
+        isinstance(error, kind) and re.match(text, str(error)) for kind, text in NUMPYS_OWN
+    ):
+        return "NumPy's own error"
+    return "".join(traceback.format_exception(error))
+
+
+# NumPy 2.4 forgets to set an exception where the iterator or a ufunc's arguments have no memory;
+# and where axes or an index can't be converted it says that they are wrong.
+NUMPYS_OWN = [
+    (SystemError, r"<(ufunc '|class 'numpy\.|built-in function where>)"),
+    (TypeError, "expected a sequence of integers or a single integer, got 'array"),
+    (IndexError, "invalid index to scalar variable"),
+]
+
+
+def is_numpys_crash(report):
+    """Whether it was in a line that calls nothing compiled here but, at most, a gufunc.
+
+    NumPy 2.4 goes on without memory for the axis= of any gufunc, as in np.vecdot(x, x, axis=-1),
+    and for an index. The kernels' own allocations fail without a crash: WITH_SCRATCH has them all.
+    """
+    frame = re.search(r'File "(.*)", line (\d+) in', report)
+    line = linecache.getline(frame[1], int(frame[2])) if frame else ""
+    return bool(line) and not re.search(r"kernels\.\w+\(", line)
+
+
+def outcomes(call):
+    """For the first allocation, the second, and so on, until none is left that the call needs.
+
+    Children do it, each of which goes on where another one has crashed.
+    """
+    found, successes = [], 0
+    # Some failures are made good (that of a cache, say): one success is not yet the end.
+    while successes < 15:
+        reader, writer = os.pipe()
+        child = os.fork()
+        if child == 0:
+            os.close(reader)
+            faulthandler.enable(writer)
+            n = len(found)
+            while successes < 15:
+                outcome = outcome_of(call, n)
+                successes = successes + 1 if outcome == "right" else 0
+                os.write(writer, (json.dumps(outcome) + "\n").encode())
+                n += 1
+            os._exit(0)
+        os.close(writer)
+        with open(reader) as stream:
+            lines = stream.readlines()
+        status = os.waitpid(child, 0)[1]
+        reported = [json.loads(line) for line in lines if line.startswith('"')]
+        found += reported
+        if status == 0:
+            break
+        rest = "".join(lines[len(reported) :])
+        found.append("NumPy's crash" if is_numpys_crash(rest) else f"status {status}: {rest}")
+    return found
+
+
+def fail_every_allocation(name):
+    allowed = {"right", "MemoryError", "own MemoryError", "NumPy's own error", "NumPy's crash"}
+    for path in PATHS:
+        call = case(name, path)
+        if call is None:
+            continue
+        expected = bits_of(call())
+        found = outcomes(call)
+        assert "MemoryError" in found
+        for n, outcome in enumerate(found):
+            assert outcome in allowed, f"{path}, allocation {n}: {outcome}"
+        assert bits_of(call()) == expected
+
+
+def fail_allocations_of_kernels(name, path):
+    """Those that csoftmax reports itself: again and again, which may leave nothing behind."""
+    call = case(name, path)
+    own = [n for n, outcome in enumerate(outcomes(call)) if outcome == "own MemoryError"]
+    assert own, "no allocation that fails is the kernels' own"
+    growth = growth_of(lambda: [outcome_of(call, n) for n in own], 30)
+    assert growth < 12, f"{growth} bytes"
+
+
+def run_here(code, **environment):
+    """In a process of its own, that finds the tests as this one does."""
+    start = f"import sys; sys.path.insert(0, {str(Path(__file__).parents[1])!r})\n"
+    start += f"from {__name__} import *\n"
+    result = test_dispatch.run(start + code, OMP_WAIT_POLICY="passive", **environment)
+    assert result.returncode == 0, result.stderr
+
+
+def needs_testcapi():
+    pytest.importorskip("_testcapi", reason="this Python has no _testcapi, which fails allocations")
+    if not hasattr(os, "fork"):
+        pytest.skip("this system has no fork")
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_every_allocation_may_fail(name):
+    needs_testcapi()
+    run_here(f"fail_every_allocation({name!r})")
+
+
+@pytest.mark.parametrize(("name", "path"), WITH_SCRATCH, ids=map(": ".join, WITH_SCRATCH))
+def test_allocations_of_the_kernels_may_fail(name, path):
+    needs_testcapi()
+    run_here(f"fail_allocations_of_kernels({name!r}, {path!r})")
+
+
+LIMITED = """
+import csoftmax, resource
+x = np.broadcast_to(np.float32(1), (1, 2**31))
+resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))
+for call in (
+    csoftmax.logsumexp, csoftmax.entropy, csoftmax.softmax, csoftmax.sigmoid,
+    lambda x: csoftmax.log_softmax(x, where=True), lambda x: csoftmax.softmax_vjp(x, x),
+    lambda x: csoftmax.cross_entropy(x, [0]), lambda x: csoftmax.cross_entropy(x, x),
+    lambda x: csoftmax.binary_cross_entropy(x, x),
+    lambda x: csoftmax.cross_entropy_value_and_grad(x, [0]),
+):
+    for _ in range(3):
+        try:
+            call(x)
+        except MemoryError:
+            continue
+        raise SystemExit("no MemoryError")
+np.testing.assert_allclose(csoftmax.logsumexp([0.0, 0.0]), np.log(2))
+np.testing.assert_allclose(csoftmax.softmax(np.zeros((3, 9000))), 1 / 9000)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_AS is Linux's")
+def test_arrays_that_the_system_has_no_memory_for():
+    run_here(LIMITED, OPENBLAS_NUM_THREADS="1")
+
+
+def growth_of(call, times):
+    """Bytes that each of so many calls leaves behind.
+
+    The least of four rounds: Python and NumPy keep blocks for later, but not forever more.
+    """
+    growth = []
+    tracemalloc.start()
+    try:
+        call()
+        for _ in range(4):
+            before, _ = tracemalloc.get_traced_memory()
+            for _ in range(times):
+                call()
+            gc.collect()
+            growth.append((tracemalloc.get_traced_memory()[0] - before) / times)
+    finally:
+        tracemalloc.stop()
+    return min(growth)
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_calls_leave_nothing_behind(name):
+    """The smallest object has 16 bytes."""
+    for path in PATHS:
+        call = case(name, path)
+        if call is not None and path != "shared rows":    # which differ in threads alone
+            times = 350 if path in ("short rows", "both axes") else 15
+            assert growth_of(call, times) < 12, path
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_refused_calls_leave_nothing_behind(name):
+    """Each argument in turn has a type that is refused, after others have been converted."""
+    call = CALLS[name]
+    operands = operands_of(call.operands, (20, 5), np.dtype(np.float32))
+    wrong = np.zeros((20, 5), np.complex64)
+    for key in call.operands:
+
+        def refused(key=key):
+            try:
+                call(operands | {key: wrong})
+            except (TypeError, ValueError):    # not pytest.raises, which keeps tracebacks
+                return
+            raise AssertionError("not refused")
+
+        assert growth_of(refused, 300) < 12, key
