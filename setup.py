@@ -3,6 +3,7 @@
 Everything else about the package is in pyproject.toml.
 """
 
+import os
 import platform
 import sys
 import tempfile
@@ -21,7 +22,7 @@ BUILDS = X86_64_BUILDS if platform.machine() in ("x86_64", "AMD64") else ["gener
 # has to be: the kernels' flags are constants only where the calls are gone.
 GCC = [
     "-O3", "-g0", "-fno-wrapv", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off",
-    "-DCYTHON_INLINE=inline __attribute__((always_inline))",
+    "-DCYTHON_INLINE=inline __attribute__((always_inline, unused))",
 ]
 UNIX = {
     "x86_64_v2": [*GCC, "-march=x86-64-v2"],
@@ -56,7 +57,9 @@ class BuildKernels(build_ext):
         is_msvc = self.compiler.compiler_type == "msvc"
         openmp = ["/openmp"] if is_msvc else ["-fopenmp"]
         uses_openmp = "#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }"
-        if not self.compiles(uses_openmp, openmp, link=True):
+        if os.environ.get("CSOFTMAX_OPENMP") == "0":
+            openmp = []
+        elif not self.compiles(uses_openmp, openmp, link=True):
             print("No OpenMP: csoftmax will use one thread.", file=sys.stderr)
             openmp = []
         optional = [

@@ -44,8 +44,8 @@ for name, call in CALLS.items():
 INTERRUPTED = """
 import traceback
 
-def interrupted(name):
-    signal.setitimer(signal.ITIMER_REAL, 0.002)
+def interrupted(name, after=0.005):
+    signal.setitimer(signal.ITIMER_REAL, after)
     try:
         CALLS[name]()
     except KeyboardInterrupt as error:
@@ -58,8 +58,8 @@ def interrupted(name):
 signal.signal(signal.SIGALRM, signal.default_int_handler)
 for name, call in CALLS.items():
     expected = call()
-    for attempt in range(10):    # the first may be over before the kernels have begun
-        if "raise_if_stopped" in interrupted(name):
+    for attempt in range(10):    # the first may come before the kernels have begun
+        if "raise_if_stopped" in interrupted(name, 0.002 * (1 + attempt)):
             break
     else:
         raise SystemExit(f"{name}: interrupted, but not from within")
