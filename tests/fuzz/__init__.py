@@ -1,0 +1,27 @@
+"""Random calls of every public function, checked against longdouble formulas.
+
+    python -m tests.fuzz --calls 1000000 --seed 0
+    python -m tests.fuzz --seed 0 --only 4711
+
+A call follows from the seed and its number alone. CSOFTMAX_ISA chooses the build. Structure varies
+more than size: types, shapes, axes, memory layouts, overlaps, special values, wrong arguments.
+
+`__main__`      the command line
+`random_calls`  a call as a whole: the tables of functions and of what may be wrong, making the
+                call, and what holds for every function (exceptions, flags, memory)
+`arguments`     how shapes, axes, memory layouts, masks, temperatures and `out` are drawn
+`values`        types, and which numbers of them are drawn
+`references`    softmax of rows in longdouble, and errors in ULP against the contract's limits
+`rowwise`       softmax, log_softmax, logsumexp, entropy
+`losses`        cross_entropy, with and without its gradient, and nll_loss
+`gradients`     the vector-Jacobian products, and the Jacobian
+`elementwise`   sigmoid, binary_cross_entropy
+
+In the last four, the function for a call draws its arguments, and returns them with a function
+that checks the result.
+"""
+
+from .random_calls import FUNCTIONS, Call, run_many
+from .references import limits_of
+
+__all__ = ["FUNCTIONS", "Call", "limits_of", "run_many"]

@@ -1,0 +1,187 @@
+"""One call as a whole: which function, what may be wrong with it, making it, checking it."""
+
+import ctypes
+import platform
+import re
+import sys
+import traceback
+
+import numpy as np
+
+import csoftmax
+
+from .arguments import Arguments
+from .elementwise import binary_cross_entropy, sigmoid
+from .gradients import softmax_jacobian, vjp
+from .losses import cross_entropy, nll_loss
+from .references import Failure, require
+from .rowwise import entropy, logsumexp, rowwise
+
+# What draws a function's arguments, and returns them with what checks the result.
+BUILDERS = {
+    "softmax": rowwise,
+    "log_softmax": rowwise,
+    "logsumexp": logsumexp,
+    "entropy": entropy,
+    "cross_entropy": cross_entropy,
+    "cross_entropy_value_and_grad": cross_entropy,
+    "nll_loss": nll_loss,
+    "softmax_vjp": vjp,
+    "log_softmax_vjp": vjp,
+    "softmax_jacobian": softmax_jacobian,
+    "sigmoid": sigmoid,
+    "binary_cross_entropy": binary_cross_entropy,
+}
+FUNCTIONS = list(BUILDERS)
+
+OF_TEMPERATURE = ["temperature", "temperature shape", "temperature type"]
+OF_OUT = ["out shape", "out type", "out read-only"]
+OF_TARGET = [
+    "target shape", "target type", "weight shape", "weight type", "reduction", "x type",
+]  # fmt: skip
+OF_ROWS = ["x type", "axis", "where type", "where shape", *OF_OUT]
+OF_LOSS = [
+    "axis", *OF_TARGET, *OF_TEMPERATURE, "index", "index", "ignore_index",
+    "ignore_index of probabilities", "label_smoothing",
+]  # fmt: skip
+OF_PRODUCT = ["y type", "grad type", "grad shape", "axis", *OF_TEMPERATURE, *OF_OUT]
+# What may be wrong with the arguments of each function.
+WRONG = {
+    "softmax": [*OF_ROWS, *OF_TEMPERATURE],
+    "log_softmax": [*OF_ROWS, *OF_TEMPERATURE],
+    "logsumexp": OF_ROWS,
+    "entropy": ["x type", "axis", *OF_TEMPERATURE],
+    "cross_entropy": OF_LOSS,
+    "cross_entropy_value_and_grad": [*OF_LOSS, *OF_OUT],
+    "nll_loss": ["axis", *OF_TARGET, "index", "ignore_index"],
+    "softmax_vjp": OF_PRODUCT,
+    "log_softmax_vjp": OF_PRODUCT,
+    "softmax_jacobian": ["y type", "axis", *OF_TEMPERATURE],
+    "sigmoid": ["x type", *OF_OUT],
+    "binary_cross_entropy": [*OF_TARGET, "pos_weight shape", "pos_weight type"],
+}
+
+
+def c_math_library():
+    """For its floating-point flags, or None where it isn't glibc's."""
+    if sys.platform != "linux" or platform.machine() != "x86_64":
+        return None
+    if platform.libc_ver()[0] != "glibc":
+        return None
+    return ctypes.CDLL("libm.so.6")
+
+
+LIBM = c_math_library()
+ALL_FLAGS, INEXACT = 0x3F, 0x20    # nearly all arithmetic is inexact, also Python's
+
+
+class Call(Arguments):
+    """One random call: its arguments, and what must come of it.
+
+    `check` takes the result and the limits, and returns the largest error in ULP.
+    """
+
+    def __init__(self, seed, number):
+        self.name = FUNCTIONS[number % len(FUNCTIONS)]
+        super().__init__(np.random.default_rng([seed, number]), WRONG[self.name])
+        with np.errstate(all="ignore"):
+            self.arguments, self.check = BUILDERS[self.name](self)
+
+    def in_kernels_alone(self):
+        """Whether Python and NumPy compute nothing: their casts and sums leave flags behind."""
+        if self.name in ("nll_loss", "softmax_jacobian", "binary_cross_entropy"):
+            return False
+        if self.name.startswith("cross_entropy"):
+            named = {"weight", "label_smoothing", "out"} & self.keywords.keys()
+            return not named and self.keywords.get("reduction") == "none" and self.has_indices
+        return self.out is None or self.out.dtype == self.computed
+
+    def described(self):
+        """The arguments in one line each."""
+        lines = [f"csoftmax.{self.name}"]
+        named = [*((str(i), one) for i, one in enumerate(self.arguments)), *self.keywords.items()]
+        for name, value in named:
+            text = repr(value)
+            if isinstance(value, np.ndarray):
+                text = (
+                    f"{value.dtype.str} {value.shape} strides {value.strides} "
+                    f"{value.ravel()[:8].tolist()}"
+                )
+            lines.append(f"    {name}: {text[:300]}")
+        return "\n".join(lines)
+
+
+def perform(call, limits):
+    """Make the call and check what comes of it: the error in ULP, or None if it was refused."""
+    before = [buffer.tobytes() for buffer in call.buffers]
+    out, function = call.out, getattr(csoftmax, call.name)
+    error = None
+    with np.errstate(all="raise"):
+        if LIBM:
+            LIBM.feclearexcept(ALL_FLAGS)
+        try:
+            result = function(*call.arguments, **call.keywords)
+        except Exception as raised:    # whatever it is, it is compared with what is allowed
+            error = raised
+        flags = LIBM.fetestexcept(ALL_FLAGS & ~INEXACT) if LIBM and call.in_kernels_alone() else 0
+    if error is not None and type(error) not in call.errors:
+        raise Failure(f"{type(error).__name__}: {error}") from error
+    if error is None and call.errors:
+        names = " or ".join(one.__name__ for one in call.errors)
+        raise Failure(f"no {names} for wrong {call.wrong}")
+    if error is None:
+        require(not flags, f"floating-point flags 0x{flags:x} are left")
+        grad = result[1] if call.name.endswith("value_and_grad") else result
+        if out is not None:
+            require(grad is out, "what is returned is not `out`")
+            grad = out.astype(out.dtype.newbyteorder("="))
+            put_back(out, call.buffers, before)
+        else:
+            for array, *_ in call.placed:
+                require(not np.may_share_memory(grad, array), "the result is a part of an input")
+    for buffer, was in zip(call.buffers, before, strict=True):
+        require(buffer.tobytes() == was, "memory that is not the result's was changed")
+    if error is not None:
+        return None
+    result = (result[0], grad) if call.name.endswith("value_and_grad") else grad
+    with np.errstate(all="ignore"):
+        return call.check(result, limits)
+
+
+def put_back(out, buffers, before):
+    """What was in the elements of `out` before the call, and nothing else."""
+    for buffer, was in zip(buffers, before, strict=True):
+        if np.may_share_memory(out, buffer):
+            start = out.__array_interface__["data"][0] - buffer.__array_interface__["data"][0]
+            old = np.ndarray(out.shape, out.dtype, was, start, out.strides)
+            out[...] = old
+
+
+def run_many(numbers, seed, limits, progress=None):
+    """The calls of these numbers; a table of what they gave, and failures as (number, text)."""
+    table = {name: [0, 0, 0.0] for name in FUNCTIONS}
+    failures, seen = [], set()
+    for number in numbers:
+        name = FUNCTIONS[number % len(FUNCTIONS)]
+        row = table[name]
+        row[0] += 1
+        try:
+            error = perform(Call(seed, number), limits)
+        except Exception as failure:    # of the call, or of the fuzzer itself
+            text = f"{type(failure).__name__}: {failure}"
+            if not isinstance(failure, Failure):
+                text = traceback.format_exc(limit=-3)
+            kind = name + re.sub(r"[\d.]+", "", text)
+            if kind not in seen:
+                seen.add(kind)
+                failures.append((number, text))
+            if len(failures) >= 20:
+                break
+            continue
+        if error is None:
+            row[1] += 1
+        else:
+            row[2] = max(row[2], error)
+        if progress:
+            progress(number)
+    return table, failures
