@@ -255,10 +255,12 @@ def nll_loss(
         picked = np.take_along_axis(log_probs, np.expand_dims(picked, axis), axis).squeeze(axis)
     with quiet():
         losses = np.where(counts, 0 - picked.astype(computed_type(log_probs), copy=False), 0)
-        weights = None if weight is None else weights_of_rows(weight, target, counts)
-        count = np.count_nonzero(counts) if weights is None else weights.sum()
-    if weights is not None:
+    if weight is None:
+        count = np.count_nonzero(counts)
+    else:
+        weights = weights_of_rows(weight, target, counts)
         losses = weighted(losses, weights)
+        count = sum_of_weights(weights)
     return reduced(losses[()], reduction, count)
 
 
@@ -289,16 +291,15 @@ class CrossEntropy:
                 self.weights = weights_of_rows(self.class_weight, self.target, self.counts)
         else:
             self.target = as_probabilities(target, logits, self.ignore_index)
-        with quiet():
-            self.divisor = self.divisor_of_mean() if reduction == "mean" else 1
-            # Of the gradient; that of a mean over nothing is made NaN afterwards.
-            self.scale = 1.0 / self.divisor if self.divisor else 1.0
+        self.divisor = self.divisor_of_mean() if reduction == "mean" else 1
+        # Of the gradient; that of a mean over nothing is made NaN afterwards.
+        self.scale = 1.0 / self.divisor if self.divisor else 1.0
 
     def divisor_of_mean(self):
         if not self.has_indices:
             return math.prod(self.row_shape)
         if self.weights is not None:
-            return self.weights.sum()
+            return sum_of_weights(self.weights)
         return np.count_nonzero(self.target != self.ignore_index)
 
     def losses_and_grad(self, with_grad=True, out=None):
@@ -318,8 +319,10 @@ class CrossEntropy:
         operands = (self.logits, self.target, self.ignore_index, self.temperature)
         grad = None
         if with_grad:
-            with quiet():
-                scale = self.scale * (1.0 if self.weights is None else self.weights)
+            scale = self.scale
+            if self.weights is not None:
+                with quiet():
+                    scale = scale * self.weights
             losses, grad = call(
                 kernels.cross_entropy_value_and_grad, *operands, scale, axis=self.axis,
                 out=(None, new_result(self.logits) if out is None else out),
@@ -411,6 +414,11 @@ def weights_of_rows(class_weight, target, counts):
         return np.where(counts, class_weight[np.where(counts, target, 0)].astype(np.float64), 0)
 
 
+def sum_of_weights(weights):
+    with quiet():
+        return float(weights.sum())
+
+
 def weighted(losses, weights):
     """What has the weight 0 doesn't count, even if it is infinite."""
     with quiet():
@@ -452,6 +460,8 @@ def reduced(losses, reduction, divisor):
         return losses
     if reduction == "sum":
         divisor = 1.0
+    mean = kernels.sum_of(losses) / divisor if divisor else math.nan
+    if losses.dtype == np.float64:
+        return np.float64(mean)
     with quiet():
-        mean = np.float64(kernels.sum_of(losses)) / divisor if divisor else np.nan
-        return losses.dtype.type(mean)
+        return np.float32(mean)

@@ -22,7 +22,7 @@ def run(code, **environment):
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
     ) as process:  # fmt: skip
         try:
-            output, errors = process.communicate(timeout=60)
+            output, errors = process.communicate(timeout=240)
         except subprocess.TimeoutExpired:
             if hasattr(os, "killpg"):
                 os.killpg(process.pid, signal.SIGKILL)

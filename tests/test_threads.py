@@ -252,11 +252,13 @@ for _ in range(50):
     for thread in some:
         thread.join()
 assert results == [expected] * 200
-# A thread that ends takes its OpenMP threads with it, but does not wait for them.
+# A thread that ends takes its OpenMP threads with it, but does not wait for them. LLVM's runtime
+# keeps them for the next, as many as were in use at once: 2 more for each of 4.
+allowed = before + 8
 deadline = time.monotonic() + 20
-while threads_of_process() > before and time.monotonic() < deadline:
+while threads_of_process() > allowed and time.monotonic() < deadline:
     time.sleep(0.01)
-assert threads_of_process() <= before, (before, threads_of_process())
+assert threads_of_process() <= allowed, (before, threads_of_process())
 """
 
 

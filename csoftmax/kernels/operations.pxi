@@ -49,6 +49,11 @@ cdef inline void make_nans_alike(
     between the copies that a compiler makes of a loop. A row's place in a batch chooses the copy,
     and the number of threads its place."""
     cdef Py_ssize_t i, r
+    cdef bint is_nan = False
+    for r in range(rows):    # without a branch, as nearly always there is none
+        is_nan |= of_rows[r] != of_rows[r]
+    if not is_nan:
+        return
     for r in range(rows):
         if of_rows[r] != of_rows[r]:
             for i in range(n):
