@@ -293,7 +293,7 @@ class CrossEntropy:
             self.target = as_probabilities(target, logits, self.ignore_index)
         self.divisor = self.divisor_of_mean() if reduction == "mean" else 1
         # Of the gradient; that of a mean over nothing is made NaN afterwards.
-        self.scale = 1.0 / self.divisor if self.divisor else 1.0
+        self.scale = 1.0 / float(self.divisor) if self.divisor else 1.0
 
     def divisor_of_mean(self):
         if not self.has_indices:
@@ -460,7 +460,8 @@ def reduced(losses, reduction, divisor):
         return losses
     if reduction == "sum":
         divisor = 1.0
-    mean = kernels.sum_of(losses) / divisor if divisor else math.nan
+    total = kernels.sum_of(np.ascontiguousarray(losses))
+    mean = total / float(divisor) if divisor else math.nan    # of Python's: these don't warn
     if losses.dtype == np.float64:
         return np.float64(mean)
     with quiet():

@@ -270,13 +270,13 @@ cdef double sum_of_numbers(const floating *x, npy_intp n, double *sums) noexcept
 
 
 def sum_of(x):
-    """The sum of an array's numbers, in float64; NumPy's own converts them one by one."""
+    """The sum of a contiguous array's numbers, in float64; NumPy's own converts them one by one."""
     cdef npy_intp n
     cdef double *sums
     cdef double total
     cdef uint64_t host
     if not (is_plain(x, NPY_FLOAT) or is_plain(x, NPY_DOUBLE)):
-        return x.sum(dtype=float)
+        raise TypeError("sum_of takes contiguous arrays of float32 or float64")
     n = PyArray_SIZE(<ndarray> x)
     sums = <double *> PyMem_RawMalloc((n // SUMMED + 1) * sizeof(double))
     if sums == NULL:
