@@ -460,9 +460,5 @@ def reduced(losses, reduction, divisor):
         return losses
     if reduction == "sum":
         divisor = 1.0
-    total = kernels.sum_of(np.ascontiguousarray(losses))
-    mean = total / float(divisor) if divisor else math.nan    # of Python's: these don't warn
-    if losses.dtype == np.float64:
-        return np.float64(mean)
-    with quiet():
-        return np.float32(mean)
+    mean = kernels.mean_of(np.ascontiguousarray(losses), divisor) if divisor else math.nan
+    return losses.dtype.type(mean)

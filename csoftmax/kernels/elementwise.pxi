@@ -269,14 +269,17 @@ cdef double sum_of_numbers(const floating *x, npy_intp n, double *sums) noexcept
     return sum_of_block(sums, blocks)
 
 
-def sum_of(x):
-    """The sum of a contiguous array's numbers, in float64; NumPy's own converts them one by one."""
+def mean_of(x, double divisor):
+    """The sum of a contiguous array's numbers over the divisor, rounded to their type once.
+
+    The sum is made in float64; NumPy's own converts numbers one by one.
+    """
     cdef npy_intp n
     cdef double *sums
-    cdef double total
+    cdef double mean
     cdef uint64_t host
     if not (is_plain(x, NPY_FLOAT) or is_plain(x, NPY_DOUBLE)):
-        raise TypeError("sum_of takes contiguous arrays of float32 or float64")
+        raise TypeError("mean_of takes contiguous arrays of float32 or float64")
     n = PyArray_SIZE(<ndarray> x)
     sums = <double *> PyMem_RawMalloc((n // SUMMED + 1) * sizeof(double))
     if sums == NULL:
@@ -284,9 +287,9 @@ def sum_of(x):
     with nogil:
         host = enter_environment()
         if PyArray_TYPE(<ndarray> x) == NPY_FLOAT:
-            total = sum_of_numbers(<float *> PyArray_BYTES(<ndarray> x), n, sums)
+            mean = <float> (sum_of_numbers(<float *> PyArray_BYTES(<ndarray> x), n, sums) / divisor)
         else:
-            total = sum_of_numbers(<double *> PyArray_BYTES(<ndarray> x), n, sums)
+            mean = sum_of_numbers(<double *> PyArray_BYTES(<ndarray> x), n, sums) / divisor
         csoftmax_set_environment(host)
     PyMem_RawFree(sums)
-    return total
+    return mean
