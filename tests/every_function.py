@@ -9,6 +9,12 @@ import csoftmax
 NOT_COMPUTING = {"__version__", "get_num_threads", "reference", "set_num_threads", "show_config"}
 FUNCTIONS = set(csoftmax.__all__) - NOT_COMPUTING
 
+
+def threads(n):
+    """How many are used where n are allowed: a build without OpenMP has one."""
+    return n if csoftmax.show_config("dicts")["openmp"] else 1
+
+
 NANS = {
     # Quiet and signalling, of both signs, with several payloads.
     4: [0x7FC00000, 0xFFC00000, 0x7FC12345, 0xFFFFFFFF, 0x7F800001, 0xFFA00003],

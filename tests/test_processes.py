@@ -18,9 +18,10 @@ TWO_THREADS = {"OMP_NUM_THREADS": "2", "CSOFTMAX_NUM_THREADS": "2", "OMP_WAIT_PO
 # OpenMP's threads exist when this is done.
 PARENT = """
 import os, threading, traceback, numpy as np, csoftmax
+from tests import every_function
 from tests.every_function import bits_of_everything
 
-assert csoftmax.get_num_threads() == 2
+assert csoftmax.get_num_threads() == every_function.threads(2)
 expected = bits_of_everything()
 
 def compute_and_compare():
@@ -59,7 +60,7 @@ def use_one_thread():
         csoftmax.set_num_threads(threads)
         compute_and_compare()
 assert in_child(use_one_thread)
-assert csoftmax.get_num_threads() == 2
+assert csoftmax.get_num_threads() == every_function.threads(2)
 """
 
 CHILD_OF_A_CHILD = """
@@ -144,8 +145,9 @@ BEFORE_IMPORT = """
 import os, sys, numpy as np
 child = os.fork()
 import csoftmax
-assert csoftmax.get_num_threads() == 2
+from tests import every_function
 from tests.every_function import bits_of_everything
+assert csoftmax.get_num_threads() == every_function.threads(2)
 results = bits_of_everything()
 csoftmax.set_num_threads(1)
 assert results == bits_of_everything()
