@@ -176,7 +176,8 @@ cdef void softmax_limit(
 cdef void softmax_outcome(
     const Row *row, bint is_defined, char **operands, Outcome *outcome, floating type_tag
 ) noexcept nogil:
-    outcome.factor = reciprocal(sum_of_row(row))
+    if is_defined:
+        outcome.factor = reciprocal(sum_of_row(row))
 
 
 cdef inline void scale_columns(
@@ -274,8 +275,10 @@ cdef void log_softmax_limit(
 cdef void log_softmax_outcome(
     const Row *row, bint is_defined, char **operands, Outcome *outcome, floating type_tag
 ) noexcept nogil:
-    cdef Sum log_sum = log_sum_of_row[floating](row, 0)
-    outcome.log_sum = log_sum.hi + log_sum.lo
+    cdef Sum log_sum
+    if is_defined:
+        log_sum = log_sum_of_row[floating](row, 0)
+        outcome.log_sum = log_sum.hi + log_sum.lo
 
 
 cdef inline void sums_of_columns(
