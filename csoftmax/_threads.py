@@ -42,12 +42,13 @@ def cgroup_quota(groups=Path("/proc/self/cgroup"), root=Path("/sys/fs/cgroup")):
     path is the host's and doesn't exist; the container's group is then the root.
     """
     try:
-        lines = groups.read_text().splitlines()
+        lines = groups.read_text(errors="surrogateescape").splitlines()
     except OSError:
         return math.inf
     limit = math.inf
     for line in lines:
-        _, controllers, path = line.split(":", 2)
+        _, _, group = line.partition(":")
+        controllers, _, path = group.partition(":")
         if controllers == "":    # version 2
             top, files = root, ["cpu.max"]
         elif "cpu" in controllers.split(","):    # version 1

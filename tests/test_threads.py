@@ -186,10 +186,12 @@ def test_environment():
          {"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, math.inf),
         ("4:cpu:/a\n", {"cpu/cpu.cfs_quota_us": "90\n", "cpu/cpu.cfs_period_us": "100\n"}, 1),
         ("0::/\n", {"cpu.max": "nonsense"}, math.inf),
+        ("nonsense\n\n0::/a\n", {"a/cpu.max": "200000 100000\n"}, 2),
+        ("0::/\udcff\n", {"cpu.max": "200000 100000\n"}, 2),
     ],
 )  # fmt: skip
 def test_cgroup_quota(tmp_path, group, files, cpus):
-    (tmp_path / "cgroup").write_text(group)
+    (tmp_path / "cgroup").write_text(group, errors="surrogateescape")
     for name, text in files.items():
         path = tmp_path / "fs" / name
         path.parent.mkdir(parents=True, exist_ok=True)
