@@ -8,6 +8,8 @@ import pytest
 import csoftmax
 from csoftmax import _dispatch
 
+from .exact import limits_of
+
 USABLE = [isa for isa in _dispatch.isas_built if isa in _dispatch.isas_supported]
 WITH_KERNELS = [
     csoftmax._softmax, csoftmax._losses, csoftmax._gradients, csoftmax._binary, _dispatch
@@ -28,16 +30,7 @@ def build(request, monkeypatch):
 @pytest.fixture
 def limits(build):
     """The contract's largest errors in ULP, which depend on whether the build has FMA."""
-    has_fma = build != "x86-64-v2"
-    return {
-        "softmax": 3 if has_fma else 4,
-        "softmax with temperature": 4 if has_fma else np.inf,
-        "log": 2 if has_fma else 3,
-        "log, one class": 4 if has_fma else 5,
-        "log with temperature": 4 if has_fma else np.inf,
-        "gradient": 4 if has_fma else 5,
-        "gradient with temperature": 4 if has_fma else np.inf,
-    }
+    return limits_of(build)
 
 
 @pytest.fixture(params=[np.float32, np.float64], ids=["float32", "float64"])

@@ -2,7 +2,7 @@
 
 import pytest
 
-from .fuzz import FUNCTIONS, Call, limits_of, run_many
+from .fuzz import FUNCTIONS, Call, run_many
 
 CALLS = 500    # of each function, with each build
 SEED = 0
@@ -20,10 +20,6 @@ def test_random_calls(name, build, limits):
     calls, refused, _ = table[name]
     assert calls == CALLS
     assert 0 < refused < CALLS / 4
-
-
-def test_limits(build, limits):
-    assert limits_of(build) == limits
 
 
 def test_a_call_follows_from_seed_and_number():

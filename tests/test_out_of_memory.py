@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from . import test_dispatch
 from .calls import CALLS, operands_of
+from .test_dispatch import run_checked
 
 # Lengths and numbers of rows, and how they lie: what scratch memory is needed for.
 PATHS = {
@@ -164,11 +164,8 @@ def fail_allocations_of_kernels(name, path):
 
 
 def run_here(code, **environment):
-    """In a process of its own, that finds the tests as this one does."""
-    start = f"import sys; sys.path.insert(0, {str(Path(__file__).parents[1])!r})\n"
-    start += f"from {__name__} import *\n"
-    result = test_dispatch.run(start + code, OMP_WAIT_POLICY="passive", **environment)
-    assert result.returncode == 0, result.stderr
+    """In a process of its own, with what this module defines."""
+    run_checked(f"from {__name__} import *\n{code}", OMP_WAIT_POLICY="passive", **environment)
 
 
 def needs_testcapi():

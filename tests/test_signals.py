@@ -4,7 +4,7 @@ import signal
 
 import pytest
 
-from .test_dispatch import run
+from .test_dispatch import run_checked
 
 COMMON = """
 import signal, tracemalloc, numpy as np, csoftmax
@@ -82,8 +82,7 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.mark.parametrize("code", [CONTINUED, INTERRUPTED], ids=["continued", "interrupted"])
 def test_handlers_run_during_calls(code):
-    result = run(COMMON + code)
-    assert result.returncode == 0, result.stderr
+    run_checked(COMMON + code)
 
 
 HANDLER_THAT_CALLS = """
@@ -101,5 +100,4 @@ for one in results:
 
 
 def test_a_handler_that_calls_csoftmax():
-    result = run(COMMON + HANDLER_THAT_CALLS)
-    assert result.returncode == 0, result.stderr
+    run_checked(COMMON + HANDLER_THAT_CALLS)

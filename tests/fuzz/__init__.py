@@ -22,6 +22,5 @@ that checks the result.
 """
 
 from .random_calls import FUNCTIONS, Call, run_many
-from .references import limits_of
 
-__all__ = ["FUNCTIONS", "Call", "limits_of", "run_many"]
+__all__ = ["FUNCTIONS", "Call", "run_many"]

@@ -7,8 +7,8 @@ import warnings
 
 import csoftmax
 
+from ..exact import limits_of
 from .random_calls import FUNCTIONS, Call, perform, run_many
-from .references import limits_of
 
 
 def main(arguments=None):

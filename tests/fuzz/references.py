@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from ..exact import LONG, TINY, largest_error
+from ..exact import LONG, TINY, Exact, largest_error
 from .values import EPS, F32, INF, MAX
 
 # The relative error that is let pass where the contract has "no promise".
@@ -15,26 +15,12 @@ class Failure(Exception):
     """What the contract does not allow."""
 
 
-def limits_of(build):
-    """The contract's largest errors in ULP, as the fixture `limits` has them."""
-    has_fma = build != "x86-64-v2"
-    return {
-        "softmax": 3 if has_fma else 4,
-        "softmax with temperature": 4 if has_fma else INF,
-        "log": 2 if has_fma else 3,
-        "log, one class": 4 if has_fma else 5,
-        "log with temperature": 4 if has_fma else INF,
-        "gradient": 4 if has_fma else 5,
-        "gradient with temperature": 4 if has_fma else INF,
-    }
-
-
 def require(condition, message):
     if not (condition if isinstance(condition, bool) else condition.all()):
         raise Failure(message)
 
 
-class Rows:
+class Rows(Exact):
     """Softmax and what belongs to it, in longdouble, of rows of any kind."""
 
     def __init__(self, x, temperature=1.0, where=True):
@@ -51,13 +37,7 @@ class Rows:
         if not ((temperature > 0) & (temperature < INF)).all():
             d = np.where(temperature == 0, np.where(first, 0, -INF), d)
             d = np.where(temperature == INF, np.where(x == -INF, -INF, 0), d)
-        e = np.exp(d)
-        others = np.where(first, 0, e).sum(-1)
-        self.log_sum = np.log1p(others)
-        self.softmax = e / (1 + others)[:, None]
-        self.log_softmax = d - self.log_sum[:, None]
-        self.logsumexp = self.maximum + self.log_sum
-        self.others_share = others / (1 + others)
+        self.set_results(d)
 
 
 def as_rows(array, axes):
