@@ -2,6 +2,7 @@
 
 import math
 import operator
+import sys
 
 import numpy as np
 from numpy.exceptions import AxisError
@@ -12,6 +13,19 @@ from csoftmax import _dispatch
 COMPUTED_IN_FLOAT32 = "f" "e" "?" "bBhH"
 COMPUTED_IN_FLOAT64 = "d" "iIlLqQ"
 ALLOWED = COMPUTED_IN_FLOAT32 + COMPUTED_IN_FLOAT64
+
+
+def functions_for_dask(*arrays):
+    """The module with the same functions for Dask arrays if one of these is one, else None."""
+    dask_array = getattr(sys.modules.get("dask.array"), "Array", None)
+    if dask_array is None:    # not imported, so none of them is one
+        return None
+    for array in arrays:
+        if isinstance(array, dask_array):
+            from csoftmax import _dask
+
+            return _dask
+    return None
 
 
 class quiet:
@@ -30,16 +44,20 @@ class quiet:
 def as_logits(x, name="x"):
     """`x` as an array of a dtype that the kernels compute with; TypeError for other dtypes."""
     x = np.asarray(x)
-    if x.dtype.char not in ALLOWED:
-        raise TypeError(
-            f"{name} must be float32 or float64, or float16, bool or an integer type, which are "
-            f"converted; got {x.dtype}"
-        )
+    require_real(x.dtype, name)
     return x
 
 
+def require_real(dtype, name):
+    if dtype.char not in ALLOWED:
+        raise TypeError(
+            f"{name} must be float32 or float64, or float16, bool or an integer type, which are "
+            f"converted; got {dtype}"
+        )
+
+
 def computed_type(x):
-    return np.float64 if x.dtype.char in COMPUTED_IN_FLOAT64 else np.float32
+    return np.dtype(np.float64 if x.dtype.char in COMPUTED_IN_FLOAT64 else np.float32)
 
 
 def of_one_type(x, y):
@@ -110,8 +128,7 @@ def as_temperature(temperature, logits, axes):
     if type(temperature) is float and temperature >= 0:
         return temperature
     temperature = np.asarray(temperature)
-    if temperature.dtype.char not in ALLOWED:
-        raise TypeError(f"temperature must be a real number or array, got {temperature.dtype}")
+    require_real_temperature(temperature)
     with quiet():
         temperature = temperature.astype(np.float64, copy=False)
     if not (temperature >= 0).all():
@@ -123,7 +140,31 @@ def as_temperature(temperature, logits, axes):
     return temperature
 
 
+def has_unknown_length(shape):
+    """Of a Dask array, whose blocks are checked when they are there."""
+    return any(n != n for n in shape)
+
+
+def require_shape_of(other, whose, array, name):
+    if array.shape != other.shape and not may_be_equal(array.shape, other.shape):
+        raise ValueError(f"{name} must have the shape of {whose}, {other.shape}; got {array.shape}")
+
+
+def may_be_equal(shape, other):
+    """Of shapes with lengths that may be unknown."""
+    return len(shape) == len(other) and all(
+        n == m or n != n or m != m for n, m in zip(shape, other, strict=True)
+    )
+
+
+def require_real_temperature(temperature):
+    if temperature.dtype.char not in ALLOWED:
+        raise TypeError(f"temperature must be a real number or array, got {temperature.dtype}")
+
+
 def require_broadcastable(array, shape, name, what="the shape of the logits without the axis"):
+    if has_unknown_length(array.shape) or has_unknown_length(shape):
+        return
     try:
         fits = np.broadcast_shapes(array.shape, shape) == shape
     except ValueError:
@@ -137,10 +178,14 @@ def require_broadcastable(array, shape, name, what="the shape of the logits with
 def as_mask(where, x):
     """`where` as an array of bools of the shape of `x`."""
     where = np.asarray(where)
+    require_mask(where, x)
+    return np.broadcast_to(where, x.shape)
+
+
+def require_mask(where, x):
     if where.dtype != bool:
         raise TypeError(f"where must be an array of bool, got {where.dtype}")
     require_broadcastable(where, x.shape, "where", "the shape of x")
-    return np.broadcast_to(where, x.shape)
 
 
 def as_integer(value, name):

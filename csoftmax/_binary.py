@@ -6,10 +6,12 @@ from csoftmax._arguments import (
     as_logits,
     call,
     computed_type,
+    functions_for_dask,
     new_result,
     quiet,
     require_broadcastable,
     require_out,
+    require_shape_of,
 )
 from csoftmax._dispatch import kernels
 from csoftmax._losses import reduced, require_reduction
@@ -62,6 +64,8 @@ def sigmoid(x, /, *, out=None):
     >>> softmax([2.0, 0.0]).round(3)
     array([0.881, 0.119])
     """
+    if lazily := functions_for_dask(x):
+        return lazily.sigmoid(x, out)
     x = as_logits(x)
     if out is not None:
         require_out(out, x.shape)
@@ -119,12 +123,11 @@ def binary_cross_entropy(
     >>> binary_cross_entropy([2.0, -1.0, 1000.0], [1, 0, 0], reduction="none").round(3)
     array([1.27e-01, 3.13e-01, 1.00e+03])
     """
+    if lazily := functions_for_dask(logits, target, weight, pos_weight):
+        return lazily.binary_cross_entropy(logits, target, weight, pos_weight, reduction)
     require_reduction(reduction)
     logits, target = as_logits(logits, "logits"), as_logits(target, "target")
-    if target.shape != logits.shape:
-        raise ValueError(
-            f"target must have the shape of the logits, {logits.shape}; got {target.shape}"
-        )
+    require_shape_of(logits, "the logits", target, "target")
     dtype = computed_type(logits)
     others = [target]
     for name, array in (("weight", weight), ("pos_weight", pos_weight)):

@@ -7,11 +7,13 @@ from csoftmax._arguments import (
     as_logits,
     as_temperature,
     computed_type,
+    functions_for_dask,
     normalized_axes,
     normalized_axis,
     of_one_type,
     quiet,
     require_out,
+    require_shape_of,
     rowwise,
 )
 from csoftmax._dispatch import kernels
@@ -63,6 +65,8 @@ def softmax_vjp(grad, y, /, axis=-1, *, temperature=1.0, out=None):
     >>> softmax_vjp([1.0, 0.0, 0.0], y).round(3)
     array([ 0.225, -0.16 , -0.065])
     """
+    if lazily := functions_for_dask(grad, y, temperature):
+        return lazily.product(softmax_vjp, grad, y, "y", axis, temperature, out)
     return product(kernels.softmax_vjp, grad, y, "y", axis, temperature, out)
 
 
@@ -111,6 +115,8 @@ def log_softmax_vjp(grad, log_y, /, axis=-1, *, temperature=1.0, out=None):
     >>> log_softmax_vjp([1.0, 0.0, 0.0], log_y).round(3)
     array([ 0.341, -0.242, -0.099])
     """
+    if lazily := functions_for_dask(grad, log_y, temperature):
+        return lazily.product(log_softmax_vjp, grad, log_y, "log_y", axis, temperature, out)
     return product(kernels.log_softmax_vjp, grad, log_y, "log_y", axis, temperature, out)
 
 
@@ -151,6 +157,8 @@ def softmax_jacobian(y, /, axis=-1, *, temperature=1.0):
            [-0.16 ,  0.184, -0.024],
            [-0.065, -0.024,  0.089]])
     """
+    if lazily := functions_for_dask(y, temperature):
+        return lazily.softmax_jacobian(y, axis, temperature)
     y = as_logits(y, "y")
     axis = normalized_axis(as_integer(axis, "axis"), y.ndim)
     temperature = np.asarray(as_temperature(temperature, y, (axis,)))
@@ -163,8 +171,7 @@ def softmax_jacobian(y, /, axis=-1, *, temperature=1.0):
 
 def product(gufunc, grad, y, name, axis, temperature, out):
     grad, y = as_logits(grad, "grad"), as_logits(y, name)
-    if grad.shape != y.shape:
-        raise ValueError(f"grad must have the shape of {name}, {y.shape}; got {grad.shape}")
+    require_shape_of(y, name, grad, "grad")
     if out is not None:
         require_out(out, y.shape)
     axes = normalized_axes(axis, y.ndim)

@@ -12,6 +12,7 @@ from csoftmax._arguments import (
     as_temperature,
     call,
     computed_type,
+    functions_for_dask,
     new_result,
     normalized_axis,
     quiet,
@@ -132,6 +133,10 @@ def cross_entropy(
     >>> cross_entropy(student, softmax(teacher, temperature=T), temperature=T).round(3)
     np.float64(0.939)
     """
+    if lazily := functions_for_dask(logits, target, weight, temperature):
+        return lazily.cross_entropy(
+            logits, target, axis, weight, ignore_index, reduction, label_smoothing, temperature
+        )
     loss = CrossEntropy(
         logits, target, axis, weight, ignore_index, reduction, label_smoothing, temperature
     )
@@ -194,6 +199,10 @@ def cross_entropy_value_and_grad(
     >>> loss.round(3), grad.round(3)
     (np.float64(0.417), array([[-0.341,  0.242,  0.099]]))
     """
+    if lazily := functions_for_dask(logits, target, weight, temperature):
+        return lazily.cross_entropy_value_and_grad(
+            logits, target, axis, weight, ignore_index, reduction, label_smoothing, temperature, out
+        )
     loss = CrossEntropy(
         logits, target, axis, weight, ignore_index, reduction, label_smoothing, temperature
     )
@@ -242,11 +251,13 @@ def nll_loss(
     >>> cross_entropy(logits, [0, 1]).round(3)
     np.float64(0.307)
     """
+    if lazily := functions_for_dask(log_probs, target, weight):
+        return lazily.nll_loss(log_probs, target, axis, weight, ignore_index, reduction)
     require_reduction(reduction)
     log_probs = as_logits(log_probs, "log_probs")
     axis = normalized_axis(as_integer(axis, "axis"), log_probs.ndim)
     ignore_index = as_ignore_index(ignore_index)
-    weight = as_class_weight(weight, log_probs, axis)
+    weight = as_class_weight(weight, log_probs.shape[axis], computed_type(log_probs))
     row_shape = log_probs.shape[:axis] + log_probs.shape[axis + 1 :]
     target = as_class_indices(np.asarray(target), row_shape, log_probs.shape[axis], ignore_index)
     counts = target != ignore_index
@@ -276,7 +287,7 @@ class CrossEntropy:
         self.temperature = as_temperature(temperature, logits, (axis,))
         self.ignore_index = as_ignore_index(ignore_index)
         self.label_smoothing = as_label_smoothing(label_smoothing)
-        self.class_weight = as_class_weight(weight, logits, axis)
+        self.class_weight = as_class_weight(weight, logits.shape[axis], computed_type(logits))
         self.row_shape = logits.shape[:axis] + logits.shape[axis + 1 :]
         self.weights = None    # of rows, where targets are class indices
         target = np.asarray(target)
@@ -284,16 +295,17 @@ class CrossEntropy:
         if self.has_indices:
             self.target = as_class_indices(
                 target, self.row_shape, logits.shape[axis], self.ignore_index,
-                f", or probabilities of the logits' shape {logits.shape}",
+                or_probabilities(logits),
             )  # fmt: skip
             if self.class_weight is not None:
                 self.counts = self.target != self.ignore_index
                 self.weights = weights_of_rows(self.class_weight, self.target, self.counts)
         else:
-            self.target = as_probabilities(target, logits, self.ignore_index)
+            require_no_class(self.ignore_index)
+            with quiet():
+                target = as_logits(target, "target").astype(computed_type(logits), copy=False)
+            self.target = target
         self.divisor = self.divisor_of_mean() if reduction == "mean" else 1
-        # Of the gradient; that of a mean over nothing is made NaN afterwards.
-        self.scale = 1.0 / float(self.divisor) if self.divisor else 1.0
 
     def divisor_of_mean(self):
         if not self.has_indices:
@@ -301,6 +313,11 @@ class CrossEntropy:
         if self.weights is not None:
             return sum_of_weights(self.weights)
         return np.count_nonzero(self.target != self.ignore_index)
+
+    @property
+    def scale(self):
+        """Of the gradient; that of a mean over nothing is made NaN afterwards."""
+        return 1.0 / float(self.divisor) if self.divisor else 1.0
 
     def losses_and_grad(self, with_grad=True, out=None):
         """The losses, and the gradient of their sum or mean, or None."""
@@ -382,28 +399,24 @@ def as_label_smoothing(label_smoothing):
     return float(label_smoothing)
 
 
-def as_class_weight(weight, logits, axis):
+def as_class_weight(weight, classes, dtype):
     """`weight` in the type of the computation, contiguous."""
     if weight is None:
         return None
     weight = as_logits(weight, "weight")
-    if weight.shape != (logits.shape[axis],):
+    if weight.shape != (classes,):
         raise ValueError(
-            f"weight must have a number for each class, shape ({logits.shape[axis]},); "
-            f"got {weight.shape}"
+            f"weight must have a number for each class, shape ({classes},); got {weight.shape}"
         )
     with quiet():
-        return np.ascontiguousarray(weight, computed_type(logits))
+        return np.ascontiguousarray(weight, dtype)
 
 
-def as_probabilities(target, logits, ignore_index):
-    target = as_logits(target, "target")
+def require_no_class(ignore_index):
     if ignore_index >= 0:
         raise ValueError(
             f"ignore_index is of no use with probabilities as targets, got {ignore_index}"
         )
-    with quiet():
-        return target.astype(computed_type(logits), copy=False)
 
 
 def weights_of_rows(class_weight, target, counts):
@@ -430,11 +443,8 @@ def as_class_indices(target, row_shape, classes, ignore_index, or_else=""):
     """`target` as int64, every one of which is a class or `ignore_index`."""
     if target.size == 0 and target.dtype == np.float64:
         target = target.astype(np.int64)    # an empty list
-    expected = f"target must be class indices, integers of shape {row_shape}{or_else}"
-    if target.shape != row_shape:
-        raise ValueError(f"{expected}; got {target.dtype} of shape {target.shape}")
-    if target.dtype.kind not in "iu":
-        raise TypeError(f"{expected}; got {target.dtype} of shape {target.shape}")
+    if target.shape != row_shape or target.dtype.kind not in "iu":
+        refuse_class_indices(target, row_shape, or_else)
     if target.dtype == np.uint64 and target.size and target.max() > np.uint64(2**63 - 1):
         wrong = target > np.uint64(2**63 - 1)    # int64 would make small negative numbers of them
     else:
@@ -452,6 +462,23 @@ def as_class_indices(target, row_shape, classes, ignore_index, or_else=""):
         f"{where} is {target[position]}, but classes are {allowed} "
         f"and ignore_index is {ignore_index}"
     )
+
+
+def or_probabilities(logits):
+    return f", or probabilities of the logits' shape {logits.shape}"
+
+
+def refuse_class_indices(target, row_shape, or_else):
+    error = ValueError if target.shape != row_shape else TypeError
+    raise error(
+        f"target must be class indices, integers of shape {row_shape}{or_else}; "
+        f"got {target.dtype} of shape {target.shape}"
+    )
+
+
+def total_of(losses):
+    """The sum, made in float64."""
+    return kernels.mean_of(np.ascontiguousarray(losses), 1.0)
 
 
 def reduced(losses, reduction, divisor):

@@ -1,0 +1,103 @@
+"""A billion logits on a Dask cluster, of which a worker holds a few million at a time.
+
+`python -m benchmarks.dask_throughput` starts a worker with one thread for each CPU, and times the
+mean confidence (the largest probability of a row) and the mean cross-entropy: with csoftmax, with
+textbook NumPy, and without either, for what it takes to make the logits and to go through them.
+"""
+
+import argparse
+import functools
+import logging
+import os
+import resource
+from time import perf_counter
+
+import dask.array as da
+import numpy as np
+from dask.distributed import Client, LocalCluster
+
+import csoftmax
+from csoftmax.reference import numpy_cross_entropy, numpy_softmax
+
+CLASSES = 1000
+ROWS_OF_BLOCK = 4000    # 16 MB of float32
+
+
+@functools.cache
+def table():
+    return np.random.default_rng(0).standard_normal((ROWS_OF_BLOCK, CLASSES), np.float32)
+
+
+def logits_of_block(block_info):
+    """Rows of a table in random order, which takes less time than new random numbers."""
+    seed = block_info[None]["chunk-location"][0]
+    return table()[np.random.default_rng(seed).permutation(ROWS_OF_BLOCK)]
+
+
+def loss_of_block(logits, target):
+    return np.array([numpy_cross_entropy(logits, target[:, 0])])
+
+
+def tasks(rows):
+    """Lazy means by what is computed and with what."""
+    chunks = ((ROWS_OF_BLOCK,) * (rows // ROWS_OF_BLOCK), CLASSES)
+    logits = da.map_blocks(
+        logits_of_block, chunks=chunks, dtype=np.float32, meta=np.empty((0, 0), np.float32)
+    )
+    target = da.random.default_rng(0).integers(CLASSES, size=rows, chunks=chunks[0])
+    largest = logits.max(axis=-1)
+    return {
+        "confidence": {
+            "neither": largest.mean(),
+            "numpy": logits.map_blocks(numpy_softmax, meta=logits).max(axis=-1).mean(),
+            "csoftmax": csoftmax.softmax(logits).max(axis=-1).mean(),
+        },
+        "cross_entropy": {
+            "neither": (largest + target).mean(),
+            "numpy": da.map_blocks(
+                loss_of_block, logits, target[:, None], drop_axis=1, dtype=np.float32,
+                chunks=(1,) * len(chunks[0]),
+            ).mean(),
+            "csoftmax": csoftmax.cross_entropy(logits, target),
+        },
+    }  # fmt: skip
+
+
+def peak_memory():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--numbers", type=float, default=1e9)
+    parser.add_argument("--repetitions", type=int, default=3)
+    arguments = parser.parse_args()
+    blocks = max(1, round(arguments.numbers / (CLASSES * ROWS_OF_BLOCK)))
+    numbers = blocks * CLASSES * ROWS_OF_BLOCK
+    workers = os.cpu_count()
+    print(f"{numbers:,} logits in rows of {CLASSES}, {workers} workers, best of "
+          f"{arguments.repetitions} in turn")
+    with LocalCluster(
+        n_workers=workers, threads_per_worker=1, dashboard_address=None, silence_logs=logging.ERROR
+    ) as cluster, Client(cluster) as client:  # fmt: skip
+        for kind, by_backend in tasks(blocks * ROWS_OF_BLOCK).items():
+            best = {}
+            for _ in range(arguments.repetitions):
+                for backend, lazy in by_backend.items():
+                    start = perf_counter()
+                    value = client.compute(lazy, sync=True)
+                    seconds = perf_counter() - start
+                    best[backend] = min(best.get(backend, (seconds, value)), (seconds, value))
+            for backend, (seconds, value) in best.items():
+                alone = seconds - best["neither"][0]
+                print(
+                    f"{kind:<14}{backend:<10}{value:>9.5f}{seconds:>8.2f} s"
+                    f"{numbers / seconds / 1e6:>8.0f} million/s"
+                    + (f", alone {numbers / alone / 1e6:.0f}" if backend != "neither" else "")
+                )
+        for worker, peak in client.run(peak_memory).items():
+            print(f"most memory of {worker}: {peak / 1e6:.0f} MB")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,473 @@
+"""The functions for Dask arrays: lazily, block by block, with the public functions for each block.
+
+A worker finds these by their names, so it uses the build that its own CPU is best with. Arguments
+are checked at once as far as they are known; values that are computed later (temperatures, class
+indices) raise then.
+
+Rows have to be in one block each, but for softmax, log_softmax and logsumexp, which bring
+together two numbers of each part of a row.
+"""
+
+import math
+
+import dask.array as da
+import numpy as np
+from dask.array.core import unify_chunks
+
+from csoftmax import _binary, _gradients, _losses, _softmax
+from csoftmax._arguments import (
+    as_integer,
+    as_temperature,
+    computed_type,
+    may_be_equal,
+    normalized_axes,
+    normalized_axis,
+    quiet,
+    require_broadcastable,
+    require_mask,
+    require_real,
+    require_real_temperature,
+    require_shape_of,
+    with_one_axis,
+)
+
+
+def softmax(function, x, axis, temperature, where, out):
+    """`function` is softmax or log_softmax."""
+    require_no_out(out)
+    x = as_lazy_logits(x, "x")
+    axes = normalized_axes(axis, x.ndim)
+    operands = [x, lazy_temperature(temperature, x, axes), lazy_mask(where, x)]
+    labels = [all_of(x), without(axes, x), all_of(x)]
+    dtype = computed_type(x)
+    if not is_whole(x, axes):
+        return softmax_of_parts(function, operands, labels, axes, dtype)
+    return by_blocks(
+        function, all_of(x), operands, labels, dtype, whole=axes, names=("temperature", "where"),
+        axis=axes,
+    )  # fmt: skip
+
+
+def logsumexp(x, axis, where, keepdims, out):
+    require_no_out(out)
+    x = as_lazy_logits(x, "x")
+    axes = normalized_axes(axis, x.ndim)
+    operands, labels = [x, lazy_mask(where, x)], [all_of(x)] * 2
+    dtype = computed_type(x)
+    if is_whole(x, axes):
+        result = by_blocks(
+            _softmax.logsumexp, without(axes, x), operands, labels, dtype, whole=axes,
+            names=("where",), axis=axes,
+        )  # fmt: skip
+    else:
+        parts = parts_of_rows(
+            _softmax.log_softmax, x, 1.0, operands[1], [all_of(x), (), all_of(x)], axes
+        )
+        result = by_blocks(
+            log_sum_of_parts, without(axes, x), [parts], [all_of(parts)], dtype, whole=axes,
+            axes=axes, dtype_of_sum=dtype,
+        )  # fmt: skip
+    return da.expand_dims(result, axes) if keepdims else result
+
+
+def entropy(logits, axis, temperature):
+    logits = as_lazy_logits(logits, "logits")
+    axes = normalized_axes(axis, logits.ndim)
+    require_whole(logits, axes, "logits", "entropy")
+    rows = without(axes, logits)
+    operands = [logits, lazy_temperature(temperature, logits, axes)]
+    return by_blocks(
+        _softmax.entropy, rows, operands, [all_of(logits), rows], computed_type(logits),
+        names=("temperature",), axis=axes,
+    )  # fmt: skip
+
+
+def product(function, grad, y, name, axis, temperature, out):
+    """`function` is softmax_vjp or log_softmax_vjp."""
+    require_no_out(out)
+    grad, y = as_lazy_logits(grad, "grad"), as_lazy_logits(y, name)
+    require_shape_of(y, name, grad, "grad")
+    axes = normalized_axes(axis, y.ndim)
+    require_whole(y, axes, name, function.__name__)
+    operands = [grad, y, lazy_temperature(temperature, y, axes)]
+    dtype = np.promote_types(computed_type(grad), computed_type(y))
+    return by_blocks(
+        function, all_of(y), operands, [all_of(y), all_of(y), without(axes, y)], dtype, whole=axes,
+        names=("temperature",), axis=axes,
+    )  # fmt: skip
+
+
+def softmax_jacobian(y, axis, temperature):
+    y = as_lazy_logits(y, "y")
+    axis = normalized_axis(as_integer(axis, "axis"), y.ndim)
+    require_whole(y, (axis,), "y", "softmax_jacobian")
+    rows, matrix = without((axis,), y), (y.ndim, y.ndim + 1)
+    operands = [y, lazy_temperature(temperature, y, (axis,))]
+    return by_blocks(
+        _gradients.softmax_jacobian, (*rows, *matrix), operands, [all_of(y), rows],
+        computed_type(y), names=("temperature",), axis=axis,
+        new_axes=dict.fromkeys(matrix, y.shape[axis]),
+    )  # fmt: skip
+
+
+def sigmoid(x, out):
+    require_no_out(out)
+    x = as_lazy_logits(x, "x")
+    return by_blocks(_binary.sigmoid, all_of(x), [x], [all_of(x)], computed_type(x))
+
+
+def binary_cross_entropy(logits, target, weight, pos_weight, reduction):
+    _losses.require_reduction(reduction)
+    operands = [as_lazy_logits(logits, "logits"), as_lazy_logits(target, "target")]
+    logits, target = operands
+    require_shape_of(logits, "the logits", target, "target")
+    for name, array in (("weight", weight), ("pos_weight", pos_weight)):
+        operands.append(as_lazy_logits(1.0 if array is None else array, name))
+        require_broadcastable(operands[-1], logits.shape, name, "the shape of the logits")
+    losses = by_blocks(
+        _binary.binary_cross_entropy, all_of(logits), operands, [all_of(logits)] * 4,
+        computed_type(logits), names=("weight", "pos_weight"), reduction="none",
+    )  # fmt: skip
+    sizes = by_blocks(
+        size_of_block, all_of(logits), [logits], [all_of(logits)], np.float64,
+        adjust_chunks=ones(logits),
+    )  # fmt: skip
+    return reduced(losses, reduction, sum_of(sizes) if reduction == "mean" else 1.0)
+
+
+def cross_entropy(
+    logits, target, axis, weight, ignore_index, reduction, label_smoothing, temperature
+):
+    loss = LazyLoss(logits, target, axis, weight, ignore_index, reduction)
+    losses = by_blocks(
+        _losses.cross_entropy, loss.rows, *loss.operands(temperature), loss.dtype,
+        whole=(loss.axis,), names=("temperature",), reduction="none",
+        label_smoothing=_losses.as_label_smoothing(label_smoothing), **loss.keywords,
+    )  # fmt: skip
+    return reduced(losses, reduction, loss.divisor())
+
+
+def cross_entropy_value_and_grad(
+    logits, target, axis, weight, ignore_index, reduction, label_smoothing, temperature, out
+):
+    require_no_out(out)
+    loss = LazyLoss(logits, target, axis, weight, ignore_index, reduction)
+    divisor = loss.divisor()
+    operands, labels = loss.operands(temperature)
+    both = by_blocks(
+        losses_and_grad, all_of(loss.logits), [*operands, divisor], [*labels, ()], loss.dtype,
+        whole=(loss.axis,), label_smoothing=_losses.as_label_smoothing(label_smoothing),
+        **loss.keywords,
+    )  # fmt: skip
+    losses = by_blocks(first_of, loss.rows, [both], [all_of(loss.logits)], loss.dtype)
+    grad = by_blocks(second_of, all_of(loss.logits), [both], [all_of(loss.logits)], loss.dtype)
+    return reduced(losses, reduction, divisor), grad
+
+
+def nll_loss(log_probs, target, axis, weight, ignore_index, reduction):
+    loss = LazyLoss(log_probs, target, axis, weight, ignore_index, reduction, "log_probs")
+    losses = by_blocks(
+        _losses.nll_loss, loss.rows, *loss.operands(), loss.dtype, reduction="none",
+        **loss.keywords,
+    )  # fmt: skip
+    return reduced(losses, reduction, loss.divisor())
+
+
+# Losses
+
+class LazyLoss:
+    """The arguments of a loss, checked as far as they are known."""
+
+    def __init__(self, logits, target, axis, weight, ignore_index, reduction, name="logits"):
+        _losses.require_reduction(reduction)
+        self.reduction = reduction
+        self.logits = logits = as_lazy_logits(logits, name)
+        self.axis = axis = normalized_axis(as_integer(axis, "axis"), logits.ndim)
+        require_whole(logits, (axis,), name, "a loss")
+        self.rows = without((axis,), logits)
+        self.dtype = computed_type(logits)
+        self.target = target = as_lazy(target)
+        ignore_index = _losses.as_ignore_index(ignore_index)
+        self.has_indices = name == "log_probs" or not may_be_equal(target.shape, logits.shape)
+        if self.has_indices:
+            row_shape = tuple(logits.shape[i] for i in self.rows)
+            if not may_be_equal(target.shape, row_shape) or target.dtype.kind not in "iu":
+                or_else = "" if name == "log_probs" else _losses.or_probabilities(logits)
+                _losses.refuse_class_indices(target, row_shape, or_else)
+        else:
+            require_real(target.dtype, "target")
+            _losses.require_no_class(ignore_index)
+        if not isinstance(weight, da.Array):
+            weight = _losses.as_class_weight(weight, logits.shape[axis], self.dtype)
+        self.keywords = {"axis": axis, "weight": weight, "ignore_index": ignore_index}
+
+    def operands(self, *temperature):
+        """With the labels of their axes."""
+        temperature = [lazy_temperature(t, self.logits, (self.axis,)) for t in temperature]
+        of_target = self.rows if self.has_indices else all_of(self.logits)
+        operands = [self.logits, self.target, *temperature]
+        return operands, [all_of(self.logits), of_target, self.rows][: len(operands)]
+
+    def divisor(self):
+        """Of a mean. From the targets alone: a block's logits are not kept until it is known."""
+        if self.reduction != "mean":
+            return 1.0
+        of_blocks = by_blocks(
+            divisor_of_block, all_of(self.target), [self.target], [all_of(self.target)], np.float64,
+            whole=() if self.has_indices else (self.axis,), adjust_chunks=ones(self.target),
+            has_indices=self.has_indices, classes=self.logits.shape[self.axis],
+            dtype_of_weight=self.dtype, **self.keywords,
+        )  # fmt: skip
+        return sum_of(of_blocks)
+
+
+def divisor_of_block(target, *, axis, weight, ignore_index, has_indices, classes, dtype_of_weight):
+    if has_indices:
+        indices = _losses.as_class_indices(target, target.shape, classes, ignore_index)
+        counts = indices != ignore_index
+        divisor = np.count_nonzero(counts)
+        if weight is not None:
+            weight = _losses.as_class_weight(weight, classes, dtype_of_weight)
+            divisor = _losses.sum_of_weights(_losses.weights_of_rows(weight, indices, counts))
+    else:
+        divisor = math.prod(target.shape[:axis] + target.shape[axis + 1 :])
+    return np.full([1] * target.ndim, divisor, np.float64)
+
+
+def losses_and_grad(logits, target, temperature, divisor, *, label_smoothing, **keywords):
+    loss = _losses.CrossEntropy(
+        logits, target, **keywords, reduction="none", label_smoothing=label_smoothing,
+        temperature=temperature,
+    )  # fmt: skip
+    loss.divisor = float(divisor)
+    return loss.losses_and_grad()
+
+
+def first_of(both):
+    return both[0]
+
+
+def second_of(both):
+    return both[1]
+
+
+def reduced(losses, reduction, divisor):
+    if reduction == "none":
+        return losses
+    totals = by_blocks(
+        total_of_block, all_of(losses), [losses], [all_of(losses)], np.float64,
+        adjust_chunks=ones(losses),
+    )  # fmt: skip
+    return by_blocks(
+        mean_of_total, (), [sum_of(totals), divisor], [(), ()], losses.dtype,
+        dtype_of_mean=losses.dtype,
+    )  # fmt: skip
+
+
+def total_of_block(losses):
+    losses = np.asarray(losses)
+    return np.full([1] * losses.ndim, _losses.total_of(losses))
+
+
+def mean_of_total(total, divisor, *, dtype_of_mean):
+    """The mean over nothing is NaN, also of a sum that isn't 0."""
+    with quiet():
+        return dtype_of_mean.type(total / divisor if divisor else math.nan)
+
+
+def sum_of(array):
+    """The sum of a few numbers of each block."""
+    return by_blocks(quiet_sum, (), [array.rechunk(-1)], [all_of(array)], np.float64)
+
+
+def size_of_block(array):
+    return np.full([1] * array.ndim, array.size, np.float64)
+
+
+def quiet_sum(array):
+    with quiet():
+        return array.sum()
+
+
+# Rows in several chunks. The softmax of a part times the part's share of its row's sum is the
+# softmax of the row. Shares are made of two numbers of each part, its maximum and what the softmax
+# of the part is there: 1 / sum e^((x - maximum) / T), however large the logits are. Logarithms add
+# up alike. All of that is in float64, so that float32 has half a ULP more than whole rows; float64
+# has up to three times their errors, and log-probabilities next to 0 lose digits.
+
+def softmax_of_parts(function, operands, labels, axes, dtype):
+    pairs = zip(operands, map(labels_of, operands, labels), strict=True)
+    _, (x, temperature, where) = unify_chunks(*(one for pair in pairs for one in pair))
+    parts = parts_of_rows(function, x, temperature, where, labels, axes)
+    shares = by_blocks(
+        shares_of_parts, all_of(x), [parts, temperature], [all_of(parts), labels[1]], np.float64,
+        whole=axes, function_of_rows=function, axes=axes,
+    )  # fmt: skip
+    # A chunk of x and its share have the same place, but not the same length.
+    return by_blocks(
+        softmax_of_part, all_of(x),
+        [x, shares.rechunk(dict.fromkeys(axes, 1)), temperature, where], [all_of(x), *labels],
+        dtype, align_arrays=False, function_of_rows=function, axes=axes,
+    )  # fmt: skip
+
+
+def parts_of_rows(function, x, temperature, where, labels, axes):
+    """The two numbers, in a last axis; the others have a place for each chunk along `axes`."""
+    return by_blocks(
+        part_of_rows, range(x.ndim + 1), [x, temperature, where], labels, np.float64,
+        adjust_chunks=dict.fromkeys(axes, 1), new_axes={x.ndim: 2}, function_of_rows=function,
+        axes=axes,
+    )  # fmt: skip
+
+
+def part_of_rows(x, temperature, where, *, function_of_rows, axes):
+    part = with_one_axis(x, axes).astype(np.float64, copy=False)
+    if where is not None:
+        part = np.where(with_one_axis(np.broadcast_to(where, x.shape), axes), part, -np.inf)
+    with quiet():
+        maximum = part.max(axis=-1, initial=-np.inf)
+        largest = function_of_rows(part, temperature=temperature).max(axis=-1, initial=-np.inf)
+    alone = 1 if function_of_rows is _softmax.softmax else 0
+    largest = np.where(np.isfinite(maximum), largest, alone)
+    return np.expand_dims(np.stack([maximum, largest], axis=-1), axes)
+
+
+def shares_of_parts(parts, temperature, *, function_of_rows, axes):
+    """Or their logarithms. NaN where the row has no softmax."""
+    maximum, largest = parts[..., 0], parts[..., 1]
+    is_maximum = maximum == maximum.max(axis=axes, keepdims=True)
+    if len(axes) > 1 and (np.equal(temperature, 0) & (is_maximum.sum(axes) > 1)).any():
+        raise ValueError(
+            f"at temperature 0, equal maxima are in several chunks of the axes {axes}, and which "
+            "is first isn't known: rechunk these axes to one chunk"
+        )
+    shares = function_of_rows(maximum, axes, temperature=temperature)
+    if function_of_rows is _softmax.log_softmax:
+        return _softmax.log_softmax(shares - largest, axes)
+    shares /= largest
+    return shares / shares.sum(axis=axes, keepdims=True)
+
+
+def softmax_of_part(x, share, temperature, where, *, function_of_rows, axes):
+    result = function_of_rows(x, axes, temperature=temperature, where=where)
+    counts = True if where is None else where
+    is_log = function_of_rows is _softmax.log_softmax
+    with quiet():
+        (np.add if is_log else np.multiply)(
+            result, share, out=result, where=counts, casting="unsafe"
+        )
+    # A part of only -inf has no softmax of its own, but nothing of the row's.
+    nothing = -np.inf if is_log else 0
+    np.copyto(result, nothing, where=share == nothing)
+    return result
+
+
+def log_sum_of_parts(parts, *, axes, dtype_of_sum):
+    maximum, largest = parts[..., 0], parts[..., 1]
+    return _softmax.logsumexp(maximum - largest, axes).astype(dtype_of_sum)
+
+
+# Arguments
+
+def require_no_out(out):
+    if out is not None:
+        raise TypeError(
+            "out must be None where an array is a Dask array: it is computed later; "
+            f"got {type(out).__name__}"
+        )
+
+
+def as_lazy(array):
+    return array if isinstance(array, da.Array) else da.asarray(np.asarray(array))
+
+
+def as_lazy_logits(x, name):
+    x = as_lazy(x)
+    require_real(x.dtype, name)
+    return x
+
+
+def lazy_temperature(temperature, x, axes):
+    if not isinstance(temperature, da.Array):
+        temperature = as_temperature(temperature, x, axes)
+        return as_lazy(temperature) if np.ndim(temperature) else float(temperature)
+    require_real_temperature(temperature)
+    rows = tuple(x.shape[i] for i in without(axes, x))
+    require_broadcastable(temperature, rows, "temperature")
+    return temperature
+
+
+def lazy_mask(where, x):
+    if where is None:
+        return None
+    where = as_lazy(where)
+    require_mask(where, x)
+    return where
+
+
+def is_whole(x, axes):
+    return all(x.numblocks[i] == 1 for i in axes)
+
+
+def require_whole(x, axes, name, what):
+    chunked = {i: -1 for i in axes if x.numblocks[i] > 1}
+    if chunked:
+        raise ValueError(
+            f"{what} needs whole rows, but axis {next(iter(chunked))} of {name} is in several "
+            f"chunks {x.chunks[next(iter(chunked))]}: {name}.rechunk({chunked}) makes one of them"
+        )
+
+
+# Blocks
+
+def all_of(x):
+    """Labels of all axes: their places."""
+    return tuple(range(x.ndim))
+
+
+def without(axes, x):
+    return tuple(i for i in range(x.ndim) if i not in axes)
+
+
+def ones(x):
+    return dict.fromkeys(range(x.ndim), 1)
+
+
+def labels_of(operand, labels):
+    """Of the last axes, as NumPy broadcasts; None for what is no array and goes to every block."""
+    if not isinstance(operand, da.Array):
+        return None
+    return tuple(labels)[len(labels) - operand.ndim :]
+
+
+def by_blocks(
+    function, labels, operands, labels_of_operands, dtype, *, whole=(), names=(), new_axes=None,
+    adjust_chunks=None, align_arrays=True, **keywords,
+):  # fmt: skip
+    """`function` of the blocks with equal labels. The last operands are its parameters `names`.
+
+    Blocks have all of the axes that are labelled `whole`.
+    """
+    arguments = []
+    for operand, its_labels in zip(operands, labels_of_operands, strict=True):
+        its_labels = labels_of(operand, its_labels)
+        if its_labels is not None:
+            operand = operand.rechunk(
+                {i: -1 for i, label in enumerate(its_labels) if label in whole}
+            )
+        arguments += [operand, its_labels]
+    return da.blockwise(
+        of_block, tuple(labels), *arguments, token=function.__name__, dtype=dtype,
+        meta=np.empty((0,) * len(labels), dtype), new_axes=new_axes, adjust_chunks=adjust_chunks,
+        align_arrays=align_arrays, function=function, names=names, **keywords,
+    )  # fmt: skip
+
+
+def of_block(*blocks, function, names, **keywords):
+    """Of an axis that the result doesn't have, Dask gives a list of blocks, here always of one."""
+    blocks = list(blocks)
+    for i in range(len(blocks)):
+        while isinstance(blocks[i], list):
+            (blocks[i],) = blocks[i]
+    places = len(blocks) - len(names)
+    return function(*blocks[:places], **dict(zip(names, blocks[places:], strict=True)), **keywords)

@@ -1,0 +1,347 @@
+"""Dask arrays: lazy, the same bits as of NumPy arrays, rows in several chunks, real workers."""
+
+import dask
+import dask.array as da
+import numpy as np
+import pytest
+
+import csoftmax
+from csoftmax import cross_entropy, cross_entropy_value_and_grad, log_softmax, logsumexp, softmax
+
+from .calls import CALLS, OF_ONE_AXIS, operands_of
+from .exact import LONG, Exact, largest_error
+from .test_dispatch import USABLE, run_checked
+
+SHAPE = (4, 5, 6)
+AXES = [-1, 0, 1, (0, 2), None]
+CHUNKS = [(2, 3, 4), ((3, 1), (1, 4), (1, 5))]
+GRADIENTS = (cross_entropy_value_and_grad, csoftmax.softmax_vjp, csoftmax.log_softmax_vjp)
+RNG = np.random.default_rng(0)
+LOGITS = 4 * RNG.normal(size=SHAPE)
+
+
+@pytest.fixture(autouse=True)
+def in_this_thread():
+    with dask.config.set(scheduler="synchronous"):
+        yield
+
+
+def lazy(array, chunks, whole=()):
+    """In these chunks if it has the shape of logits, but for the axes `whole`; in pairs if not."""
+    if array.shape == SHAPE:
+        return da.from_array(array, chunks).rechunk(dict.fromkeys(whole, -1))
+    return da.from_array(array, 2)
+
+
+def assert_close(result, expected, is_gradient=False):
+    """To 4 ULP of themselves, or of the largest gradient."""
+    limit = 4 * np.finfo(expected.dtype).eps
+    finite = np.abs(np.where(np.isfinite(expected), expected, 0))
+    atol = limit * finite.max(initial=0) if is_gradient else 0
+    np.testing.assert_allclose(result, expected, rtol=limit, atol=atol)
+
+
+def axes_of(axis):
+    return tuple(range(3)) if axis is None else tuple(int(i) for i in np.atleast_1d(axis) % 3)
+
+
+@pytest.mark.parametrize("axis", AXES)
+@pytest.mark.parametrize("name", CALLS)
+def test_same_as_of_numpy_arrays(name, axis, dtype):
+    """To a few bits: blocks have other shapes, and sums another order."""
+    call = CALLS[name]
+    if not isinstance(axis, int) and call.function in OF_ONE_AXIS:
+        return
+    operands = operands_of(call.operands, SHAPE, dtype, axis, extreme_temperatures=True)
+    whole = axes_of(axis) if call.takes_axis else ()
+    made = {name: lazy(array, CHUNKS[0], whole) for name, array in operands.items()}
+    for result, expected in zip(call(made, axis), call(operands, axis), strict=True):
+        assert isinstance(result, da.Array)
+        assert (result.shape, result.dtype) == (expected.shape, expected.dtype)
+        computed = np.asarray(result.compute())
+        assert (computed.shape, computed.dtype) == (expected.shape, expected.dtype)
+        assert_close(computed, expected, call.function in GRADIENTS)
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_nothing_is_computed_before_it_is_asked_for(name):
+    def not_yet(block):
+        raise AssertionError("computed")
+
+    call = CALLS[name]
+    operands = operands_of(call.operands, SHAPE, np.dtype(np.float32))
+    made = {
+        name: lazy(array, (2, 3, 6)).map_blocks(not_yet, meta=array[:0], dtype=array.dtype)
+        for name, array in operands.items()
+    }
+    for result in call(made):
+        with pytest.raises(AssertionError, match="computed"):
+            result.compute()
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_one_lazy_array_is_enough(name, dtype):
+    """Whichever it is; the others are NumPy arrays."""
+    call = CALLS[name]
+    operands = operands_of(call.operands, SHAPE, dtype)
+    expected = call(operands)
+    for which in operands:
+        made = operands | {which: lazy(operands[which], (2, 3, 6), whole=(2,))}
+        for result, one in zip(call(made), expected, strict=True):
+            assert isinstance(result, da.Array)
+            assert_close(result.compute(), one, call.function in GRADIENTS)
+
+
+def test_losses_and_gradients_are_computed_together():
+    calls = []
+
+    def count(block):
+        calls.append(block.shape)
+        return block
+
+    logits = lazy(LOGITS, (2, 5, 6)).map_blocks(count, dtype=LOGITS.dtype, meta=LOGITS[:0])
+    dask.compute(*cross_entropy_value_and_grad(logits, np.zeros((4, 5), int)))
+    assert calls == [(2, 5, 6)] * 2
+
+
+@pytest.mark.parametrize("function", [softmax, log_softmax])
+def test_unknown_lengths(function):
+    logits = lazy(LOGITS, (2, 5, 6))
+    some = logits[logits[:, 0, 0] > 0]
+    temperature = da.from_array(RNG.uniform(0.5, 2, size=4), 2)[logits[:, 0, 0] > 0]
+    expected = LOGITS[LOGITS[:, 0, 0] > 0]
+    np.testing.assert_array_equal(function(some).compute(), function(expected))
+    np.testing.assert_array_equal(
+        function(some, temperature=temperature[:, None]).compute(),
+        function(expected, temperature=temperature.compute()[:, None]),
+    )
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_losses_of_unknown_lengths(reduction):
+    logits, target = LOGITS[:, 0], np.array([1, -100, 5, 0])
+    shares = softmax(LOGITS[:, 1])
+    weight = np.arange(6.0)
+    counts = logits[:, 0] > -3
+    some = da.from_array(logits, (2, 6))
+    some = some[some[:, 0] > -3]
+    for targets in (target, shares):
+        lazy_targets = da.from_array(targets, 2)[da.from_array(counts, 2)]
+        for keywords in ({}, {"weight": weight}, {"weight": da.from_array(weight, 4)}):
+            lazily = cross_entropy(some, lazy_targets, reduction=reduction, **keywords)
+            keywords = dict.fromkeys(keywords, weight)
+            expected = cross_entropy(
+                logits[counts], targets[counts], reduction=reduction, **keywords
+            )
+            np.testing.assert_allclose(lazily.compute(), expected, rtol=5e-16)
+
+
+# Rows in several chunks
+
+def limits_of_parts(limits, dtype, has_temperature):
+    """The contract's of whole rows, half a ULP more in float32, three times them in float64."""
+    suffix = " with temperature" if has_temperature else ""
+    of_softmax, of_log = limits[f"softmax{suffix}"], limits[f"log{suffix}"]
+    if dtype == np.float32:
+        return of_softmax + 0.5, of_log + 0.5
+    return 3 * of_softmax, 3 * of_log
+
+
+KINDS = {
+    "normal": lambda n: RNG.normal(size=n),
+    "spread": lambda n: 30 * RNG.normal(size=n),
+    "large": lambda n: 30 * RNG.normal(size=n) - 1e6,
+    "one class": lambda n: np.where(np.arange(n[-1]) == n[-1] // 3, 20, RNG.normal(size=n)),
+    "ascending": lambda n: np.sort(30 * RNG.normal(size=n)),
+}
+
+
+@pytest.mark.parametrize("temperature", [None, 0.3, "rows"])
+@pytest.mark.parametrize("chunk", [1, 7, 60])
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_in_several_chunks(kind, chunk, temperature, dtype, build, limits):
+    x = KINDS[kind]((20, 100)).astype(dtype)
+    made = da.from_array(x, (6, chunk))
+    keywords = {}
+    if temperature == "rows":
+        keywords["temperature"] = RNG.uniform(0.1, 10, size=20)
+    elif temperature is not None:
+        keywords["temperature"] = temperature
+    exact = Exact(x, keywords.get("temperature", 1.0))
+    of_softmax, of_log = limits_of_parts(limits, dtype, bool(keywords))
+    result = softmax(made, **keywords)
+    assert result.chunks == made.chunks
+    assert largest_error(result.compute(), exact.softmax, dtype) <= of_softmax
+    scaled = np.abs(x.astype(LONG)) / np.reshape(keywords.get("temperature", 1.0), (-1, 1))
+    terms = np.maximum(np.abs(exact.log_softmax), scaled)
+    result = log_softmax(made, **keywords)
+    assert result.chunks == made.chunks
+    assert largest_error(result.compute(), exact.log_softmax, dtype, terms) <= of_log
+    if not keywords:
+        terms = np.maximum(np.abs(exact.logsumexp), np.abs(exact.maximum))
+        assert largest_error(logsumexp(made).compute(), exact.logsumexp, dtype, terms) <= of_log
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.0, np.inf])
+@pytest.mark.parametrize("function", [softmax, log_softmax, logsumexp])
+def test_special_rows_in_several_chunks(function, temperature, dtype):
+    """Every row of six that consists of some of these, unmasked and with a mask."""
+    numbers = np.array([0, 1, -np.inf, np.inf, np.nan])
+    rows = np.stack(np.meshgrid(*[numbers] * 4), -1).reshape(-1, 4)
+    x = rows[:, [0, 0, 1, 2, 2, 3]].astype(dtype)
+    mask = RNG.random(x.shape) < 0.6
+    mask[:100] = False
+    keywords = {} if function is logsumexp else {"temperature": temperature}
+    for where in (None, mask):
+        expected = function(x, where=where, **keywords)
+        for chunks in ((1,) * 6, (2, 2, 2), (0, 1, 5, 0)):
+            made = da.from_array(x, (-1, chunks))
+            result = function(made, where=where, **keywords).compute()
+            assert_close(result, expected)
+
+
+@pytest.mark.parametrize("chunks", CHUNKS)
+@pytest.mark.parametrize("axis", AXES)
+@pytest.mark.parametrize("name", [name for name in CALLS if "softmax" in name and "vjp" not in name
+                                  and "jacobian" not in name] + ["logsumexp", "logsumexp, mask"])
+def test_any_axes_in_several_chunks(name, axis, chunks, dtype):
+    call = CALLS[name]
+    operands = operands_of(call.operands, SHAPE, dtype, axis)
+    made = {name: lazy(array, chunks) for name, array in operands.items()}
+    (result,), (expected,) = call(made, axis), call(operands, axis)
+    assert (result.shape, result.dtype) == (expected.shape, expected.dtype)
+    scale = np.abs(np.where(np.isfinite(expected), expected, 0)).max()
+    atol = 0 if name.startswith("softmax") else 6 * np.finfo(dtype).eps * scale
+    np.testing.assert_allclose(
+        result.compute(), expected, rtol=12 * np.finfo(dtype).eps, atol=atol
+    )
+
+
+def test_no_block_has_a_whole_row():
+    lengths = []
+
+    def note(function):
+        def noted(x, *args, **keywords):
+            lengths.append(np.shape(x))
+            return function(x, *args, **keywords)
+
+        return noted
+
+    x = da.from_array(RNG.normal(size=(3, 1000)), (-1, 100))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(csoftmax._softmax, "softmax", note(softmax))
+        csoftmax._dask.softmax(csoftmax._softmax.softmax, x, -1, 1.0, None, None).compute()
+    assert set(lengths) == {(3, 100), (3, 10)}    # its chunks, and one number of each of them
+
+
+@pytest.mark.parametrize("keepdims", [False, True])
+@pytest.mark.parametrize("chunks", CHUNKS)
+@pytest.mark.parametrize("axis", AXES)
+def test_keepdims(axis, chunks, keepdims):
+    result = logsumexp(lazy(LOGITS, chunks), axis, keepdims=keepdims)
+    expected = logsumexp(LOGITS, axis, keepdims=keepdims)
+    assert result.shape == expected.shape
+    np.testing.assert_allclose(result.compute(), expected, rtol=1e-15)
+
+
+# Errors: at once where they are known, else when the block is computed.
+
+ROWS = da.from_array(LOGITS, (2, 5, 6))
+PARTS = da.from_array(LOGITS, (2, 5, 3))
+TARGET = da.zeros((4, 5), dtype=int, chunks=2)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: softmax(ROWS, 3), np.exceptions.AxisError, "axis 3"),
+        (lambda: softmax(ROWS, "a"), TypeError, "axis must be"),
+        (lambda: softmax(ROWS, out=LOGITS), TypeError, "out must be None"),
+        (lambda: softmax(ROWS.astype(complex)), TypeError, "got complex128"),
+        (lambda: softmax(ROWS, where=ROWS), TypeError, "where must be an array of bool"),
+        (lambda: softmax(ROWS, where=ROWS[:, :2] > 0), ValueError, r"where of shape \(4, 2, 6\)"),
+        (lambda: softmax(ROWS, temperature=-1), ValueError, "at least 0"),
+        (lambda: softmax(ROWS, temperature=ROWS), ValueError, "temperature of shape"),
+        (lambda: softmax(ROWS, temperature=TARGET * 1j), TypeError, "temperature must be a real"),
+        (lambda: csoftmax.entropy(PARTS), ValueError, r"logits\.rechunk\(\{2: -1\}\)"),
+        (lambda: csoftmax.softmax_vjp(ROWS, PARTS), ValueError, r"y\.rechunk\(\{2: -1\}\)"),
+        (lambda: csoftmax.softmax_jacobian(PARTS), ValueError, r"y\.rechunk\(\{2: -1\}\)"),
+        (lambda: cross_entropy(PARTS, TARGET), ValueError, r"logits\.rechunk\(\{2: -1\}\)"),
+        (lambda: csoftmax.nll_loss(PARTS, TARGET), ValueError, r"log_probs\.rechunk"),
+        (lambda: cross_entropy(ROWS, TARGET[:2]), ValueError, r"shape \(4, 5\), or probabilities"),
+        (lambda: cross_entropy(ROWS, TARGET * 1.0), TypeError, "target must be class indices"),
+        (lambda: csoftmax.nll_loss(ROWS, ROWS), ValueError, "target must be class indices"),
+        (lambda: cross_entropy(ROWS, ROWS * 1j), TypeError, "target must be float32"),
+        (lambda: cross_entropy(ROWS, ROWS, ignore_index=3), ValueError, "ignore_index is of no"),
+        (lambda: cross_entropy(ROWS, TARGET, reduction="all"), ValueError, "reduction must be"),
+        (lambda: cross_entropy(ROWS, TARGET, weight=[1, 2]), ValueError, "weight must have"),
+        (lambda: cross_entropy(ROWS, TARGET, label_smoothing=2), ValueError, "label_smoothing"),
+        (
+            lambda: csoftmax.binary_cross_entropy(ROWS, TARGET), ValueError,
+            "target must have the shape of the logits",
+        ),
+        (
+            lambda: csoftmax.softmax_vjp(TARGET, ROWS), ValueError, "grad must have the shape of y",
+        ),
+    ],
+)  # fmt: skip
+def test_errors_at_once(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: softmax(ROWS, temperature=-ROWS[..., 0]), ValueError, "at least 0"),
+        (lambda: cross_entropy(ROWS, TARGET + 6), IndexError, "is 6, but classes are 0 to 5"),
+        (lambda: cross_entropy(ROWS, TARGET, weight=da.ones(5)), ValueError, "weight must have"),
+        (lambda: softmax(da.zeros((4, 4), chunks=2), None, temperature=0), ValueError, "rechunk"),
+    ],
+)  # fmt: skip
+def test_errors_of_blocks(call, error, message):
+    result = call()
+    with pytest.raises(error, match=message):
+        result.compute()
+
+
+# Workers in processes of their own.
+
+ON_A_CLUSTER = """
+import numpy as np, dask, dask.array as da, csoftmax
+from dask.distributed import Client, LocalCluster
+
+def results(x, parts):
+    return [
+        csoftmax.softmax(x), csoftmax.log_softmax(parts),
+        csoftmax.softmax(x, temperature=np.linspace(0.5, 2, len(x)), where=x > -1),
+        csoftmax.cross_entropy(x, np.arange(600)),
+        *csoftmax.cross_entropy_value_and_grad(x, np.arange(600), temperature=0.5),
+    ]
+
+x = np.random.default_rng(0).normal(size=(600, 1000))
+lazy = results(da.from_array(x, (100, -1)), da.from_array(x, (100, 300)))
+with LocalCluster(
+    n_workers=2, threads_per_worker=1, dashboard_address=None, env={environment}
+) as cluster, Client(cluster) as client:
+    configs = client.run(lambda: __import__("csoftmax").show_config("dicts")).values()
+    for result, expected in zip(client.compute(lazy, sync=True), results(x, x), strict=True):
+        np.testing.assert_allclose(result, expected, rtol=1e-14)
+assert len(configs) == 2
+print({{(config["isa"], config["num_threads"]) for config in configs}})
+"""
+
+
+@pytest.mark.parametrize(
+    "environment", [{}, {"OMP_NUM_THREADS": "2", "CSOFTMAX_NUM_THREADS": "1"}]
+)
+def test_workers_use_one_thread(environment):
+    """Dask sets OMP_NUM_THREADS=1 for workers that it starts, or a variable of ours asks for it."""
+    output = run_checked(ON_A_CLUSTER.format(environment=environment))
+    assert output.strip() == str({(csoftmax.show_config("dicts")["isa"], 1)})
+
+
+@pytest.mark.parametrize("isa", USABLE)
+def test_workers_choose_their_own_build(isa):
+    """What is sent to them names no build: their CPU may be another."""
+    assert isa in run_checked(ON_A_CLUSTER.format(environment={"CSOFTMAX_ISA": isa}))
