@@ -30,6 +30,7 @@ from csoftmax._arguments import (
     require_shape_of,
     with_one_axis,
 )
+from csoftmax._threads import among_blocks
 
 
 def softmax(function, x, axis, temperature, where, out):
@@ -470,4 +471,6 @@ def of_block(*blocks, function, names, **keywords):
         while isinstance(blocks[i], list):
             (blocks[i],) = blocks[i]
     places = len(blocks) - len(names)
-    return function(*blocks[:places], **dict(zip(names, blocks[places:], strict=True)), **keywords)
+    keywords |= zip(names, blocks[places:], strict=True)
+    with among_blocks():
+        return function(*blocks[:places], **keywords)

@@ -4,9 +4,11 @@ The kernels take the smaller of the limit set here and OpenMP's own, at every ca
 ``OMP_NUM_THREADS`` and ``threadpoolctl`` hold as well. Small inputs use one thread in any case.
 """
 
+import contextlib
 import math
 import operator
 import os
+import threading
 from pathlib import Path
 
 from csoftmax._dispatch import kernels
@@ -16,6 +18,9 @@ VARIABLE = "CSOFTMAX_NUM_THREADS"
 # Whether this process is a fork's child. OpenMP's threads stay behind in the parent, and the next
 # parallel region would wait for them forever; a child uses one thread.
 forked = False
+
+# Whether somebody set the number of threads, so that it is not for us to judge.
+is_set = False
 
 
 def after_fork():
@@ -103,8 +108,9 @@ def set_num_threads(n):
     Notes
     -----
     OpenMP's own limits (``OMP_NUM_THREADS``, ``threadpoolctl``) hold too, and small inputs use one
-    thread. After a fork the child uses one thread, whatever is set. Results don't depend on the
-    number of threads, to the last bit.
+    thread. So do blocks of a Dask array unless a number is set here or by a variable, as several
+    are computed at once. After a fork the child uses one thread, whatever is set. Results don't
+    depend on the number of threads, to the last bit.
 
     Examples
     --------
@@ -114,6 +120,8 @@ def set_num_threads(n):
     1
     >>> csoftmax.set_num_threads(None)
     """
+    global is_set
+    is_set = n is not None or VARIABLE in os.environ or "OMP_NUM_THREADS" in os.environ
     if n is None:
         limit = default_limit()
     else:
@@ -126,6 +134,23 @@ def set_num_threads(n):
         if limit < 1:
             raise ValueError(f"n must be at least 1, or None for the default, got {limit}")
     kernels.set_thread_limit(1 if forked else min(limit, 2**31 - 1))
+
+
+@contextlib.contextmanager
+def among_blocks():
+    """One thread for a block of a Dask array in a thread of a pool, unless a number was set.
+
+    As many blocks are computed at once as there are CPUs, and OpenMP would start as many threads
+    for each of them.
+    """
+    if is_set or threading.current_thread() is threading.main_thread():
+        yield
+        return
+    before = kernels.set_thread_limit_here(1)
+    try:
+        yield
+    finally:
+        kernels.set_thread_limit_here(before)
 
 
 def get_num_threads():

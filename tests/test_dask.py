@@ -244,6 +244,41 @@ def test_keepdims(axis, chunks, keepdims):
     np.testing.assert_allclose(result.compute(), expected, rtol=1e-15)
 
 
+THREADS_OF_BLOCKS = """
+import dask, dask.array as da, numpy as np, csoftmax
+from csoftmax import _dask
+
+def threads(block):
+    return np.full(block.shape, csoftmax.get_num_threads())
+
+def in_blocks(scheduler):
+    x = da.zeros(8, chunks=1)
+    lazy = _dask.by_blocks(threads, (0,), [x], [(0,)], int)
+    return set(lazy.compute(scheduler=scheduler))
+
+csoftmax.set_num_threads({threads})
+default = csoftmax.get_num_threads()
+print(in_blocks("threads") == {{{expected}}}, in_blocks("synchronous") == {{default}})
+assert csoftmax.get_num_threads() == default
+"""
+
+
+@pytest.mark.parametrize(
+    ("threads", "expected", "environment"),
+    [
+        (None, "1", {}),
+        (2, "default", {}),
+        (None, "default", {"CSOFTMAX_NUM_THREADS": "2"}),
+        (None, "default", {"OMP_NUM_THREADS": "2"}),
+    ],
+)
+def test_blocks_in_threads_use_one_thread_each(threads, expected, environment, monkeypatch):
+    """Or as many as were asked for."""
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    script = THREADS_OF_BLOCKS.format(threads=threads, expected=expected)
+    assert run_checked(script, **environment).split() == ["True", "True"]
+
+
 # Errors: at once where they are known, else when the block is computed.
 
 ROWS = da.from_array(LOGITS, (2, 5, 6))

@@ -52,7 +52,7 @@ cdef extern from * nogil:
     #define CSOFTMAX_OPENMP 0
     #endif
 
-    /* Of a call; one thread may set it while another computes. */
+    /* Of all calls; one thread may set it while another computes. */
     #if defined(__GNUC__)
     static int csoftmax_limit = 1;
     #define csoftmax_thread_limit() __atomic_load_n(&csoftmax_limit, __ATOMIC_RELAXED)

@@ -38,12 +38,28 @@ cdef inline bint is_product(const Operation *operation) noexcept nogil:
     return operation.numbers == SOFTMAX_PRODUCTS or operation.numbers == LOG_SOFTMAX_PRODUCTS
 
 
+cdef extern from * nogil:
+    """
+    /* Of the calls that a thread makes. */
+    CSOFTMAX_OF_THREAD int csoftmax_limit_here = INT_MAX;
+    """
+    int limit_here "csoftmax_limit_here"
+
+
 def set_thread_limit(int limit):
     csoftmax_set_thread_limit(limit)
 
 
+def set_thread_limit_here(int limit):
+    """For the calls of this Python thread; what it was before."""
+    global limit_here
+    before = limit_here
+    limit_here = limit
+    return before
+
+
 cpdef int get_num_threads() noexcept nogil:
-    return min(csoftmax_thread_limit(), csoftmax_max_threads())
+    return min(min(csoftmax_thread_limit(), limit_here), csoftmax_max_threads())
 
 
 cdef inline int threads_for(npy_intp numbers) noexcept nogil:
