@@ -50,7 +50,7 @@ def cross_entropy(
         Either class indices: integers in [0, C), of the shape of `logits` without `axis`. Or
         probabilities :math:`t`, of the shape of `logits`; one-hot rows may be integers or bools.
     axis : int, default -1
-        The axis of the C classes. (PyTorch's is 1.)
+        The axis of the C classes; PyTorch's is 1.
     weight : array_like, optional
         :math:`w`, a number for each class, of shape (C,). Default: 1.
     ignore_index : int, default -100
@@ -161,8 +161,22 @@ def cross_entropy_value_and_grad(
 
     Parameters
     ----------
-    logits, target, axis, weight, ignore_index, reduction, label_smoothing, temperature
-        As for `cross_entropy`.
+    logits : array_like
+        Scores, one per class along `axis`, as for `cross_entropy`.
+    target : array_like
+        Class indices or probabilities, as for `cross_entropy`.
+    axis : int, default -1
+        The axis of the C classes.
+    weight : array_like, optional
+        A number for each class, of shape (C,). Default: 1.
+    ignore_index : int, default -100
+        Rows with this class index have the loss and the gradient 0.
+    reduction : {"mean", "sum", "none"}, default "mean"
+        As for `cross_entropy`. The gradient is that of the mean or of the sum.
+    label_smoothing : float, default 0.0
+        In [0, 1], the part of a target that all classes share.
+    temperature : float or array_like, default 1.0
+        :math:`T \ge 0`, a number or one per row, as for `softmax`.
     out : ndarray, optional
         Where to write the gradient: floating-point, of the shape of `logits`, and may be `logits`.
 
@@ -178,6 +192,11 @@ def cross_entropy_value_and_grad(
     ------
     IndexError, TypeError, ValueError
         As `cross_entropy` does, before anything is written to `out`.
+
+    See Also
+    --------
+    cross_entropy : The loss alone.
+    softmax_vjp : The gradient of any other loss, from that with respect to the probabilities.
 
     Notes
     -----
@@ -216,7 +235,13 @@ def nll_loss(
         Log-probabilities, ``log_softmax(logits, axis)``. Types as for `softmax`.
     target : array_like of int
         Class indices y in [0, C), of the shape of `log_probs` without `axis`.
-    axis, weight, ignore_index, reduction
+    axis : int, default -1
+        The axis of the C classes.
+    weight : array_like, optional
+        A number for each class, of shape (C,). Default: 1.
+    ignore_index : int, default -100
+        Rows with this class index have the loss 0 and don't count in the mean.
+    reduction : {"mean", "sum", "none"}, default "mean"
         As for `cross_entropy`.
 
     Returns
