@@ -37,10 +37,12 @@ def cross_entropy(
     r"""Cross-entropy of logits and targets: of a class index, minus its log-probability.
 
     .. math:: \ell = -\sum_j w_j \Bigl((1 - \varepsilon)\, t_j + \frac{\varepsilon}{C}\Bigr)
-        \log p_j, \quad \log p_j = \frac{z_j}{T} - \log \sum_k e^{z_k / T}
+        \log p_j
 
-    where of a class index y, :math:`t_y` is 1, the others are 0, and :math:`w_y` is the weight of
-    :math:`t_y` alone, as in PyTorch.
+    .. math:: \log p_j = \frac{z_j}{T} - \log \sum_k e^{z_k / T}
+
+    where of a class index y, :math:`t_y` is 1 and the others are 0. Its loss without smoothing is
+    :math:`-w_y \log p_y`.
 
     Parameters
     ----------
@@ -154,10 +156,11 @@ def cross_entropy_value_and_grad(
 ):
     r"""Cross-entropy and its gradient with respect to the logits.
 
-    .. math:: \frac{\partial \ell}{\partial z_i} = \frac{1}{N T} (S p_i - c_i), \quad S = \sum_j c_j
+    .. math:: \frac{\partial \ell}{\partial z_i} = \frac{1}{N T} (S p_i - c_i)
 
     where :math:`c_j` is what :math:`-\log p_j` is multiplied by in the loss (of a class index
-    without smoothing, its weight or 0), and N what "mean" divides by, else 1.
+    without smoothing, its weight or 0), :math:`S = \sum_j c_j`, and N what "mean" divides by,
+    else 1.
 
     Parameters
     ----------
