@@ -79,6 +79,15 @@ def lint(session):
 
 
 @nox.session
+def docs(session):
+    """The pages, without a warning, and their links; `-- html` without those to other places."""
+    session.install(".[docs]")
+    for builder in session.posargs or ["html", "linkcheck"]:
+        options = ["-W", "--keep-going", "-b", builder]
+        session.run("sphinx-build", *options, "docs", f"docs/_build/{builder}")
+
+
+@nox.session
 def benchmarks(session):
     session.install(".[bench,peers]")
     session.run("python", "-m", "benchmarks", *session.posargs)

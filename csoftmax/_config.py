@@ -26,6 +26,10 @@ def show_config(mode="stdout"):
     ValueError
         If `mode` is neither of the two.
 
+    See Also
+    --------
+    set_num_threads : Set how many threads a call may use.
+
     Examples
     --------
     >>> import csoftmax

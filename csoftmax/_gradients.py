@@ -40,8 +40,8 @@ def softmax_vjp(grad, y, /, axis=-1, *, temperature=1.0, out=None):
     Returns
     -------
     ndarray
-        The gradient with respect to `x`, in float32 if both inputs are computed in it, else in
-        float64; `out` if that is given.
+        The gradient with respect to the logits, in float32 if both inputs are computed in it, else
+        in float64; `out` if that is given.
 
     Raises
     ------
@@ -54,7 +54,7 @@ def softmax_vjp(grad, y, /, axis=-1, *, temperature=1.0, out=None):
 
     Notes
     -----
-    Where `y` is 0, the result is 0 and `grad` doesn't count, NaN included: nothing that `where`
+    Where `y` is 0, the result is 0 and `grad` doesn't count, NaN included: nothing that ``where=``
     left out of the softmax leaks into gradients.
 
     Examples
@@ -92,8 +92,8 @@ def log_softmax_vjp(grad, log_y, /, axis=-1, *, temperature=1.0, out=None):
     Returns
     -------
     ndarray
-        The gradient with respect to `x`, in float32 if both inputs are computed in it, else in
-        float64; `out` if that is given.
+        The gradient with respect to the logits, in float32 if both inputs are computed in it, else
+        in float64; `out` if that is given.
 
     Raises
     ------

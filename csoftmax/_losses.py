@@ -38,10 +38,12 @@ def cross_entropy(
     r"""Cross-entropy of logits and targets: of a class index, minus its log-probability.
 
     .. math:: \ell = -\sum_j w_j \Bigl((1 - \varepsilon)\, t_j + \frac{\varepsilon}{C}\Bigr)
-        \log p_j, \quad \log p_j = \frac{z_j}{T} - \log \sum_k e^{z_k / T}
+        \log p_j
 
-    where of a class index y, :math:`t_y` is 1, the others are 0, and :math:`w_y` is the weight of
-    :math:`t_y` alone, as in PyTorch.
+    .. math:: \log p_j = \frac{z_j}{T} - \log \sum_k e^{z_k / T}
+
+    where of a class index y, :math:`t_y` is 1 and the others are 0. Its loss without smoothing is
+    :math:`-w_y \log p_y`.
 
     Parameters
     ----------
@@ -51,7 +53,7 @@ def cross_entropy(
         Either class indices: integers in [0, C), of the shape of `logits` without `axis`. Or
         probabilities :math:`t`, of the shape of `logits`; one-hot rows may be integers or bools.
     axis : int, default -1
-        The axis of the C classes. (PyTorch's is 1.)
+        The axis of the C classes; PyTorch's is 1.
     weight : array_like, optional
         :math:`w`, a number for each class, of shape (C,). Default: 1.
     ignore_index : int, default -100
@@ -159,15 +161,30 @@ def cross_entropy_value_and_grad(
 ):
     r"""Cross-entropy and its gradient with respect to the logits.
 
-    .. math:: \frac{\partial \ell}{\partial z_i} = \frac{1}{N T} (S p_i - c_i), \quad S = \sum_j c_j
+    .. math:: \frac{\partial \ell}{\partial z_i} = \frac{1}{N T} (S p_i - c_i)
 
     where :math:`c_j` is what :math:`-\log p_j` is multiplied by in the loss (of a class index
-    without smoothing, its weight or 0), and N what "mean" divides by, else 1.
+    without smoothing, its weight or 0), :math:`S = \sum_j c_j`, and N what "mean" divides by,
+    else 1.
 
     Parameters
     ----------
-    logits, target, axis, weight, ignore_index, reduction, label_smoothing, temperature
-        As for `cross_entropy`.
+    logits : array_like
+        Scores, one per class along `axis`, as for `cross_entropy`.
+    target : array_like
+        Class indices or probabilities, as for `cross_entropy`.
+    axis : int, default -1
+        The axis of the C classes.
+    weight : array_like, optional
+        A number for each class, of shape (C,). Default: 1.
+    ignore_index : int, default -100
+        Rows with this class index have the loss and the gradient 0.
+    reduction : {"mean", "sum", "none"}, default "mean"
+        As for `cross_entropy`. The gradient is that of the mean or of the sum.
+    label_smoothing : float, default 0.0
+        In [0, 1], the part of a target that all classes share.
+    temperature : float or array_like, default 1.0
+        :math:`T \ge 0`, a number or one per row, as for `softmax`.
     out : ndarray, optional
         Where to write the gradient: floating-point, of the shape of `logits`, and may be `logits`.
 
@@ -183,6 +200,11 @@ def cross_entropy_value_and_grad(
     ------
     IndexError, TypeError, ValueError
         As `cross_entropy` does, before anything is written to `out`.
+
+    See Also
+    --------
+    cross_entropy : The loss alone.
+    softmax_vjp : The gradient of any other loss, from that with respect to the probabilities.
 
     Notes
     -----
@@ -225,7 +247,13 @@ def nll_loss(
         Log-probabilities, ``log_softmax(logits, axis)``. Types as for `softmax`.
     target : array_like of int
         Class indices y in [0, C), of the shape of `log_probs` without `axis`.
-    axis, weight, ignore_index, reduction
+    axis : int, default -1
+        The axis of the C classes.
+    weight : array_like, optional
+        A number for each class, of shape (C,). Default: 1.
+    ignore_index : int, default -100
+        Rows with this class index have the loss 0 and don't count in the mean.
+    reduction : {"mean", "sum", "none"}, default "mean"
         As for `cross_entropy`.
 
     Returns

@@ -26,8 +26,9 @@ def softmax(x, /, axis=-1, *, temperature=1.0, where=None, out=None):
     Parameters
     ----------
     x : array_like
-        Logits. float32, float16, bool and integers of 8 or 16 bits are computed in float32;
-        float64, wider integers and Python numbers in float64. Not changed, unless it is `out`.
+        Logits: scores of any size and sign. float32, float16, bool and integers of 8 or 16 bits are
+        computed in float32; float64, wider integers and Python numbers in float64. Not changed,
+        unless it is `out`.
     axis : int, tuple of ints or None, default -1
         The axis or axes to sum over; None: all.
     temperature : float or array_like, default 1.0
@@ -211,6 +212,11 @@ def logsumexp(x, /, axis=-1, *, where=None, keepdims=False, out=None):
     ------
     TypeError, ValueError, numpy.exceptions.AxisError
         As `softmax` does.
+
+    See Also
+    --------
+    log_softmax : Every number minus this.
+    entropy : Also of rows, without their probabilities.
 
     Notes
     -----

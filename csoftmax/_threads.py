@@ -164,6 +164,12 @@ def get_num_threads():
     See Also
     --------
     set_num_threads : Set the limit.
+
+    Examples
+    --------
+    >>> import csoftmax
+    >>> csoftmax.get_num_threads() >= 1
+    True
     """
     return kernels.get_num_threads()
 

@@ -35,6 +35,10 @@ def numpy_softmax(x, axis=-1):
     ndarray
         Probabilities, of the shape of `x`.
 
+    See Also
+    --------
+    csoftmax.softmax : The exact and fast one.
+
     Examples
     --------
     >>> numpy_softmax([2.0, 1.0, 0.1]).round(3)
@@ -60,6 +64,10 @@ def numpy_log_softmax(x, axis=-1):
     ndarray
         Log-probabilities, of the shape of `x`.
 
+    See Also
+    --------
+    csoftmax.log_softmax : The exact and fast one.
+
     Examples
     --------
     >>> numpy_log_softmax([2.0, 1.0, 0.1]).round(3)
@@ -84,6 +92,10 @@ def numpy_logsumexp(x, axis=-1):
     -------
     ndarray or scalar
         The shape of `x` without `axis`.
+
+    See Also
+    --------
+    csoftmax.logsumexp : The exact and fast one.
 
     Examples
     --------
@@ -113,6 +125,10 @@ def numpy_cross_entropy(logits, target, axis=-1):
     scalar
         The mean loss in nats.
 
+    See Also
+    --------
+    csoftmax.cross_entropy : The exact and fast one.
+
     Examples
     --------
     >>> numpy_cross_entropy([[2.0, 1.0, 0.1]], [0]).round(3)
@@ -135,6 +151,10 @@ def math_softmax(x):
     -------
     list of float
         Probabilities.
+
+    See Also
+    --------
+    csoftmax.softmax : The exact and fast one.
 
     Examples
     --------
@@ -160,6 +180,10 @@ def math_log_softmax(x):
     list of float
         Log-probabilities.
 
+    See Also
+    --------
+    csoftmax.log_softmax : The exact and fast one.
+
     Examples
     --------
     >>> [round(p, 3) for p in math_log_softmax([2.0, 1.0, 0.1])]
@@ -181,6 +205,10 @@ def math_logsumexp(x):
     -------
     float
         The logarithm.
+
+    See Also
+    --------
+    csoftmax.logsumexp : The exact and fast one.
 
     Examples
     --------
@@ -205,6 +233,10 @@ def math_cross_entropy(logits, target):
     -------
     float
         The mean loss in nats.
+
+    See Also
+    --------
+    csoftmax.cross_entropy : The exact and fast one.
 
     Examples
     --------

@@ -1,12 +1,16 @@
-"""Worked examples that users know from books and web pages, and the docstrings' own."""
+"""Worked examples that users know from books and web pages, and those of docstrings and pages."""
 
 import doctest
 import importlib
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import csoftmax
+
+ROOT = Path(__file__).parents[1]
 
 IMPLEMENTATIONS = [
     csoftmax.softmax, csoftmax.reference.numpy_softmax, csoftmax.reference.math_softmax,
@@ -52,3 +56,30 @@ def test_docstrings(module):
         csoftmax.set_num_threads(None)
     assert tried > 0
     assert failed == 0
+
+
+def recipes():
+    """Each section that has examples: it stands alone."""
+    for page in (ROOT / "docs" / "index.md", ROOT / "docs" / "recipes.md"):
+        text = re.sub(r"(?m)^```.*$", "", page.read_text("utf-8"))    # ends an output
+        for section in re.split(r"(?m)^## ", text)[1:]:
+            title = section.partition("\n")[0]
+            name = f"{page.name}: {title}"
+            examples = doctest.DocTestParser().get_doctest(section, {}, name, page.name, 0)
+            if examples.examples:
+                yield pytest.param(examples, id=name)
+
+
+@pytest.mark.parametrize("examples", list(recipes()))
+def test_recipes(examples):
+    report = []
+    runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
+    assert runner.run(examples, out=report.append).failed == 0, "".join(report)
+
+
+def test_readme():
+    """Its Python examples run; what they return stands in comments."""
+    examples = re.findall(r"(?ms)^```python\n(.*?)^```", (ROOT / "README.md").read_text("utf-8"))
+    assert examples
+    for example in examples:
+        exec(example, {})

@@ -1,0 +1,149 @@
+"""Every row of docs/migration.md: both calls on the same numbers, of libraries that are here."""
+
+import re
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import csoftmax
+
+PAGE = Path(__file__).parents[2] / "docs" / "migration.md"
+ROW = re.compile(r"^\| `([^`]+)` \| `([^`]+)` \|", re.MULTILINE)
+
+
+def arrays():
+    """By the names that the page gives them."""
+    rng = np.random.default_rng(0)
+    z = 3 * rng.normal(size=(4, 5))
+    return {
+        "z": z,
+        "p": csoftmax.softmax(z),
+        "y": np.array([2, 0, 4, 0]),
+        "t": rng.dirichlet(np.ones(5), size=4),
+        "b": rng.integers(2, size=(4, 5)).astype(float),
+        "w": rng.uniform(0.5, 2, size=5),
+        "s": rng.uniform(0.5, 2, size=4),
+        "m": np.tri(4, 5, 1, dtype=bool),
+        "g": rng.normal(size=(4, 5)),
+        "images": rng.normal(size=(2, 5, 3, 4)),
+        "labels": rng.integers(5, size=(2, 3, 4)),
+        **dict(zip(("query", "key", "value"), rng.normal(size=(3, 2, 4, 8)), strict=True)),
+    }
+
+
+def imported(*modules):
+    return {name.rpartition(".")[2]: import_module(name) for name in modules}
+
+
+def of_torch():
+    torch = import_module("torch")
+    torch.manual_seed(0)
+    tensors = {name: torch.from_numpy(array) for name, array in arrays().items()}
+    tensors["z"].requires_grad_()
+    return {"torch": torch, "F": torch.nn.functional, **tensors}
+
+
+class NoiseOfTorch:
+    """What gumbel_softmax adds where `of_torch` was called before."""
+
+    def gumbel(self, size):
+        torch = import_module("torch")
+        torch.manual_seed(0)
+        return -torch.empty(size, dtype=torch.float64).exponential_().log().numpy()
+
+
+def of_jax():
+    modules = imported("jax", "optax")
+    asarray = modules["jax"].numpy.asarray
+    return {**modules, **{name: asarray(array) for name, array in arrays().items()}}
+
+
+def of_sklearn():
+    modules = imported("sklearn.utils.extmath", "sklearn.metrics")
+    losses = import_module("sklearn._loss.loss")
+    names = arrays()
+    names["y"] = names["y"].astype(float)
+    return {
+        "HalfMultinomialLoss": losses.HalfMultinomialLoss,
+        "HalfBinomialLoss": losses.HalfBinomialLoss,
+        **modules, **names,
+    }  # fmt: skip
+
+
+def onnx_operator(name):
+    onnx = import_module("onnx")
+    evaluator = import_module("onnx.reference").ReferenceEvaluator
+
+    def call(*inputs, **attributes):
+        names = [f"input{i}" for i in range(len(inputs))]
+        node = onnx.helper.make_node(name, names, ["result"], **attributes)
+        return evaluator(node).run(None, dict(zip(names, inputs, strict=True)))[0]
+
+    return call
+
+
+def of_onnx():
+    operators = [
+        "Softmax", "LogSoftmax", "ReduceLogSumExp", "SoftmaxCrossEntropyLoss",
+        "NegativeLogLikelihoodLoss", "Sigmoid",
+    ]  # fmt: skip
+    return {**{name: onnx_operator(name) for name in operators}, **arrays()}
+
+
+# Section of the page to the names that its calls use.
+LIBRARIES = {
+    "NumPy by hand": lambda: {"np": np, **arrays()},
+    "scipy.special": lambda: {**imported("scipy.special", "scipy.stats"), **arrays()},
+    "torch.nn.functional": of_torch,
+    "jax.nn and optax": of_jax,
+    "tf.keras": lambda: {**imported("keras"), **arrays()},
+    "tf.nn": lambda: {"tf": import_module("tensorflow"), **arrays()},
+    "scikit-learn": of_sklearn,
+    "ONNX operators": of_onnx,
+}
+
+
+def sections():
+    """Title to rows, of the sections that have a table."""
+    found = {}
+    for section in re.split(r"(?m)^## ", PAGE.read_text(encoding="utf-8"))[1:]:
+        title, _, text = section.partition("\n")
+        rows = ROW.findall(text)
+        lines = [line for line in text.splitlines() if line.startswith("|")]
+        assert len(rows) == len(lines) - 2, f"a row of {title} is not two calls and a remark"
+        found[title] = rows
+    return found
+
+
+SECTIONS = sections()
+
+
+def test_every_section_has_its_library():
+    assert SECTIONS.keys() == LIBRARIES.keys()
+
+
+def as_arrays(result):
+    """In NumPy, of a tensor or array of any library, or of several."""
+    results = result if isinstance(result, tuple) else (result,)
+    return [np.asarray(one.detach() if hasattr(one, "detach") else one) for one in results]
+
+
+@pytest.mark.parametrize(
+    ("library", "theirs", "ours"),
+    [(title, *row) for title, rows in SECTIONS.items() for row in rows],
+)
+@pytest.mark.filterwarnings("default")    # of the other libraries
+def test_row(library, theirs, ours):
+    """To the digits of float32, which JAX and Keras compute in: this is about what is computed."""
+    try:
+        names = LIBRARIES[library]()
+    except ImportError as error:
+        pytest.skip(str(error))
+    expected = as_arrays(eval(theirs, names))
+    functions = {name: getattr(csoftmax, name) for name in csoftmax.__all__}
+    results = as_arrays(eval(ours, {**functions, **arrays(), "np": np, "rng": NoiseOfTorch()}))
+    for result, wanted in zip(results, expected, strict=True):
+        assert result.shape == wanted.shape
+        np.testing.assert_allclose(result, wanted, rtol=1e-5, atol=2e-6)
