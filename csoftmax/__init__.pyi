@@ -45,7 +45,8 @@ _T = TypeVar("_T")
 _Out = TypeVar("_Out", bound=NDArray[np.floating])
 _Lazy = TypeVar("_Lazy", bound=_DaskArray)
 
-# Scalar types by what they are computed in; all that is refused is in neither.
+# Scalar types by what they are computed in; all that is refused is in neither. Before NumPy 2.2
+# its types don't tell intp from integers of 8 or 16 bits, whose results are then float64 here.
 _InFloat64: TypeAlias = (
     np.float64 | np.int32 | np.int64 | np.intp | np.uint32 | np.uint64 | np.uintp
 )
@@ -81,7 +82,7 @@ _Rows: TypeAlias = NDArray[Any] | Any
 
 # One generic protocol for these three would take mypy minutes.
 class _SupportsArray(Protocol):
-    def __array__(self) -> np.ndarray[Any, np.dtype[_InFloat64 | _InFloat32]]: ...
+    def __array__(self) -> np.ndarray[Any, np.dtype[_InFloat64 | _InFloat32 | np.integer]]: ...
 
 class _SupportsIndices(Protocol):
     def __array__(self) -> np.ndarray[Any, np.dtype[np.integer]]: ...

@@ -58,11 +58,14 @@ def dtypes() -> None:
     assert_type(cs.softmax(OnlyArray()), NDArray[Any])
 
 
-def unknown(x: NDArray[Any], y: NDArray[np.floating], either: NDArray[np.float32 | np.float64]) -> (
-    tuple[NDArray[np.float64], NDArray[np.floating], NDArray[np.float32 | np.float64]]
-):
+def unknown(
+    x: NDArray[Any],
+    y: NDArray[np.floating],
+    z: NDArray[np.float32 | np.float64],
+    integers: NDArray[np.integer],
+) -> list[NDArray[np.float64]]:
     """Usable as whatever is known elsewhere, without casts."""
-    return cs.softmax(x), cs.log_softmax(y), cs.softmax(either)
+    return [cs.softmax(x), cs.softmax(y), cs.softmax(z), cs.softmax(integers)]
 
 
 def parameters(
