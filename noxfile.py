@@ -88,6 +88,17 @@ def docs(session):
 
 
 @nox.session
+def types(session):
+    """The stubs, by themselves, against typed calls and against the functions' signatures."""
+    session.install(".", "mypy", "dask[array]")
+    session.run("mypy")
+    session.run(
+        "python", "-m", "mypy.stubtest", "csoftmax",
+        "--mypy-config-file", "pyproject.toml", "--allowlist", ".ci/stubtest-allowlist",
+    )  # fmt: skip
+
+
+@nox.session
 def benchmarks(session):
     session.install(".[bench,peers]")
     session.run("python", "-m", "benchmarks", *session.posargs)

@@ -1,0 +1,26 @@
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+__all__ = [
+    "math_cross_entropy",
+    "math_log_softmax",
+    "math_logsumexp",
+    "math_softmax",
+    "numpy_cross_entropy",
+    "numpy_log_softmax",
+    "numpy_logsumexp",
+    "numpy_softmax",
+]
+
+# NumPy's own rules decide which dtype these have, and whether a logsumexp is an array or a scalar.
+def numpy_softmax(x: ArrayLike, axis: int = -1) -> NDArray[Any]: ...
+def numpy_log_softmax(x: ArrayLike, axis: int = -1) -> NDArray[Any]: ...
+def numpy_logsumexp(x: ArrayLike, axis: int = -1) -> NDArray[Any] | Any: ...
+def numpy_cross_entropy(logits: ArrayLike, target: ArrayLike, axis: int = -1) -> np.floating: ...
+def math_softmax(x: Sequence[float]) -> list[float]: ...
+def math_log_softmax(x: Sequence[float]) -> list[float]: ...
+def math_logsumexp(x: Sequence[float]) -> float: ...
+def math_cross_entropy(logits: Sequence[Sequence[float]], target: Sequence[int]) -> float: ...

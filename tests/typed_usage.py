@@ -1,0 +1,210 @@
+"""What the stubs say of calls. mypy reads this, tests/test_types.py runs it."""
+
+from typing import TYPE_CHECKING, Any, Literal, assert_type
+
+import numpy as np
+from numpy.typing import NDArray
+
+import csoftmax as cs
+
+if TYPE_CHECKING:
+    import enum
+
+    import dask.array as da
+
+    class OnlyDLPack:
+        """As PyTorch, JAX and CuPy write it."""
+
+        def __dlpack__(self, *, stream: Any = None) -> object: ...
+        def __dlpack_device__(self) -> tuple[enum.IntEnum, int]: ...
+
+
+class OnlyArray:
+    """As pandas and xarray write it: the dtype isn't known."""
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        return np.eye(3, dtype=np.float32)
+
+
+DOUBLE: NDArray[np.float64] = np.eye(3)
+SINGLE: NDArray[np.float32] = np.eye(3, dtype=np.float32)
+HALF: NDArray[np.float16] = np.eye(3, dtype=np.float16)
+INT: NDArray[np.int_] = np.eye(3, dtype=np.int_)
+INT8: NDArray[np.int8] = np.eye(3, dtype=np.int8)
+UINT16: NDArray[np.uint16] = np.eye(3, dtype=np.uint16)
+LONGDOUBLE: NDArray[np.longdouble] = np.eye(3, dtype=np.longdouble)
+UINT64: NDArray[np.uint64] = np.eye(3, dtype=np.uint64)
+BOOL: NDArray[np.bool] = np.eye(3, dtype=np.bool)
+COMPLEX: NDArray[np.complex128] = np.eye(3, dtype=np.complex128)
+LIST = [[1.0, 2.0], [3.0, 4.0]]
+INDICES = [0, 1, 2]
+
+
+def dtypes() -> None:
+    assert_type(cs.softmax(DOUBLE), NDArray[np.float64])
+    assert_type(cs.softmax(INT), NDArray[np.float64])
+    assert_type(cs.softmax(UINT64), NDArray[np.float64])
+    assert_type(cs.softmax(INDICES), NDArray[np.float64])
+    assert_type(cs.softmax((1.0, 2)), NDArray[np.float64])
+    assert_type(cs.softmax(LIST), NDArray[np.float64])
+    assert_type(cs.softmax([[LIST]]), NDArray[np.float64])
+    assert_type(cs.softmax([]), NDArray[np.float64])
+    assert_type(cs.softmax(SINGLE), NDArray[np.float32])
+    assert_type(cs.softmax(HALF), NDArray[np.float32])
+    assert_type(cs.softmax(BOOL), NDArray[np.float32])
+    assert_type(cs.softmax(INT8), NDArray[np.float32])
+    assert_type(cs.softmax(UINT16), NDArray[np.float32])
+    assert_type(cs.softmax([SINGLE, SINGLE]), NDArray[Any])
+    assert_type(cs.softmax(OnlyArray()), NDArray[Any])
+
+
+def unknown(
+    x: NDArray[Any],
+    y: NDArray[np.floating],
+    z: NDArray[np.float32 | np.float64],
+    integers: NDArray[np.integer],
+) -> list[NDArray[np.float64]]:
+    """Usable as whatever is known elsewhere, without casts."""
+    return [cs.softmax(x), cs.softmax(y), cs.softmax(z), cs.softmax(integers)]
+
+
+def parameters(
+    axis: int | tuple[int, ...] | None = None, out: NDArray[np.float64] | None = None
+) -> None:
+    assert_type(cs.softmax(DOUBLE, axis), NDArray[np.float64])
+    assert_type(cs.softmax(DOUBLE, np.int64(0), temperature=np.int8(2)), NDArray[np.float64])
+    assert_type(cs.softmax(DOUBLE, temperature=INDICES, where=BOOL), NDArray[np.float64])
+    assert_type(cs.log_softmax(SINGLE, where=[True, False, True]), NDArray[np.float32])
+    assert_type(cs.softmax(DOUBLE, out=out), NDArray[np.float64])
+
+
+def outs() -> None:
+    single, double = SINGLE.copy(), DOUBLE.copy()
+    assert_type(cs.softmax(DOUBLE, out=single), NDArray[np.float32])
+    assert_type(cs.log_softmax(INT8, out=double), NDArray[np.float64])
+    assert_type(cs.logsumexp([DOUBLE, DOUBLE], out=single[:2]), NDArray[np.float32])
+    assert_type(cs.softmax_vjp(DOUBLE, SINGLE, out=single), NDArray[np.float32])
+    assert_type(cs.sigmoid(DOUBLE, out=single), NDArray[np.float32])
+
+
+def without_an_axis() -> None:
+    assert_type(cs.logsumexp(DOUBLE), NDArray[np.float64] | Any)
+    assert_type(cs.logsumexp(SINGLE, keepdims=True), NDArray[np.float32] | Any)
+    assert_type(cs.logsumexp(OnlyArray()), NDArray[Any] | Any)
+    assert_type(cs.entropy(LIST), NDArray[np.float64] | Any)
+    assert_type(cs.entropy(HALF, axis=None), NDArray[np.float32] | Any)
+    number: float = float(cs.logsumexp([1.0, 2.0]))
+    array: NDArray[np.float64] = cs.logsumexp(DOUBLE)
+    assert number > array[0]
+
+
+def losses() -> None:
+    assert_type(cs.cross_entropy(DOUBLE, INDICES), np.float64)
+    assert_type(cs.cross_entropy([1.0, 2.0], 1), np.float64)
+    assert_type(cs.cross_entropy(SINGLE, DOUBLE, weight=[1, 2, 3], reduction="sum"), np.float32)
+    assert_type(cs.cross_entropy(OnlyArray(), INDICES), np.floating)
+    assert_type(cs.cross_entropy(DOUBLE, INDICES, reduction="none"), NDArray[np.float64] | Any)
+    assert_type(cs.cross_entropy([1.0, 2.0], 1, reduction="none"), NDArray[np.float64] | Any)
+    assert_type(cs.nll_loss(SINGLE, INDICES), np.float32)
+    assert_type(cs.nll_loss(DOUBLE, INDICES, reduction="none"), NDArray[np.float64] | Any)
+    assert_type(cs.binary_cross_entropy(DOUBLE, BOOL, pos_weight=2), np.float64)
+    assert_type(cs.binary_cross_entropy(0.5, True), np.float64)
+    assert_type(cs.binary_cross_entropy(INT8, BOOL, reduction="none"), NDArray[np.float32] | Any)
+
+
+def losses_and_gradients() -> None:
+    both = cs.cross_entropy_value_and_grad
+    assert_type(both(DOUBLE, INDICES), tuple[np.float64, NDArray[np.float64]])
+    assert_type(both(SINGLE, INDICES, label_smoothing=0.1), tuple[np.float32, NDArray[np.float32]])
+    assert_type(both(OnlyArray(), INDICES), tuple[np.floating, NDArray[Any]])
+    assert_type(
+        both(SINGLE, INDICES, reduction="none"),
+        tuple[NDArray[np.float32] | Any, NDArray[np.float32]],
+    )
+    assert_type(both(SINGLE, INDICES, out=DOUBLE.copy()), tuple[np.floating, NDArray[np.float64]])
+
+
+def gradients() -> None:
+    assert_type(cs.softmax_vjp(DOUBLE, DOUBLE), NDArray[np.float64])
+    assert_type(cs.softmax_vjp(SINGLE, DOUBLE), NDArray[np.float64])
+    assert_type(cs.log_softmax_vjp(DOUBLE, SINGLE), NDArray[np.float64])
+    assert_type(cs.log_softmax_vjp(SINGLE, HALF), NDArray[np.float32])
+    assert_type(cs.softmax_vjp(SINGLE, OnlyArray()), NDArray[Any])
+    assert_type(cs.softmax_jacobian(SINGLE), NDArray[np.float32])
+
+
+def elementwise() -> None:
+    assert_type(cs.sigmoid(1), np.float64)
+    assert_type(cs.sigmoid(np.float16(1)), np.float32)
+    assert_type(cs.sigmoid(LIST), NDArray[np.float64])
+    assert_type(cs.sigmoid(INT8), NDArray[np.float32])
+    assert_type(cs.sigmoid(OnlyArray()), NDArray[Any] | Any)
+
+
+def the_rest() -> None:
+    assert_type(cs.get_num_threads(), int)
+    cs.set_num_threads(np.int64(cs.get_num_threads()))
+    cs.set_num_threads(None)
+    cs.show_config()
+    assert_type(cs.show_config("dicts")["isas_built"], list[str])
+    assert_type(cs.show_config("dicts")["openmp"], bool)
+    assert_type(cs.reference.numpy_softmax(LIST), NDArray[Any])
+    assert_type(cs.reference.math_softmax([1.0, 2.0]), list[float])
+    assert_type(cs.reference.math_cross_entropy(LIST, [0, 1]), float)
+
+
+def lazy(x: "da.Array", reduction: Literal["mean", "none"]) -> None:
+    assert_type(cs.softmax(x, temperature=x), "da.Array")
+    assert_type(cs.logsumexp(x), "da.Array")
+    assert_type(cs.cross_entropy(x, x, reduction=reduction), "da.Array")
+    assert_type(cs.cross_entropy_value_and_grad(x, x), "tuple[da.Array, da.Array]")
+    assert_type(cs.softmax_vjp(DOUBLE, x), "da.Array")
+    assert_type(cs.sigmoid(x), "da.Array")
+
+
+def dlpack(x: "OnlyDLPack") -> None:
+    assert_type(cs.softmax(x, temperature=x, where=x), NDArray[Any])
+
+
+# Each is refused by mypy, to which an ignore that isn't needed is an error, and by the function.
+# Of what kind mypy says the error is differs from one to the other, and may between versions.
+REFUSED = [
+    lambda: cs.softmax(COMPLEX),  # type: ignore
+    lambda: cs.softmax(COMPLEX, out=DOUBLE),  # type: ignore
+    lambda: cs.softmax(LONGDOUBLE),  # type: ignore
+    lambda: cs.softmax([1j, 2j]),  # type: ignore
+    lambda: cs.softmax("text"),  # type: ignore
+    lambda: cs.softmax(["text"]),  # type: ignore
+    lambda: cs.softmax(1.0),  # type: ignore
+    lambda: cs.softmax(None),  # type: ignore
+    lambda: cs.softmax(x=DOUBLE),  # type: ignore
+    lambda: cs.softmax(DOUBLE, 1.0),  # type: ignore
+    lambda: cs.softmax(DOUBLE, [0]),  # type: ignore
+    lambda: cs.softmax(DOUBLE, -1, 2.0),  # type: ignore
+    lambda: cs.softmax(DOUBLE, temperature=1j),  # type: ignore
+    lambda: cs.softmax(DOUBLE, temperature=None),  # type: ignore
+    lambda: cs.softmax(DOUBLE, where=INT),  # type: ignore
+    lambda: cs.softmax(DOUBLE, out=INT),  # type: ignore
+    lambda: cs.softmax(DOUBLE, out=LIST),  # type: ignore
+    lambda: cs.logsumexp(DOUBLE, temperature=2.0),  # type: ignore
+    lambda: cs.logsumexp(DOUBLE, out=COMPLEX[:, 0]),  # type: ignore
+    lambda: cs.cross_entropy(logits=DOUBLE, target=INDICES),  # type: ignore
+    lambda: cs.cross_entropy(DOUBLE, target=INDICES),  # type: ignore
+    lambda: cs.cross_entropy(DOUBLE, COMPLEX),  # type: ignore
+    lambda: cs.cross_entropy(DOUBLE, INDICES, (0, 1)),  # type: ignore
+    lambda: cs.cross_entropy(DOUBLE, INDICES, ignore_index=0.5),  # type: ignore
+    lambda: cs.cross_entropy(DOUBLE, INDICES, label_smoothing="1"),  # type: ignore
+    lambda: cs.cross_entropy(DOUBLE, INDICES, reduction="avg"),  # type: ignore
+    lambda: cs.cross_entropy(DOUBLE, INDICES, reduction=None),  # type: ignore
+    lambda: cs.cross_entropy_value_and_grad(DOUBLE, INDICES, out=INT),  # type: ignore
+    lambda: cs.nll_loss(DOUBLE, INDICES, label_smoothing=0.1),  # type: ignore
+    lambda: cs.nll_loss(DOUBLE, [0.5, 1.0, 2.0]),  # type: ignore
+    lambda: cs.softmax_vjp(COMPLEX, DOUBLE),  # type: ignore
+    lambda: cs.softmax_vjp(DOUBLE),  # type: ignore
+    lambda: cs.softmax_jacobian(DOUBLE, None),  # type: ignore
+    lambda: cs.sigmoid(DOUBLE, -1),  # type: ignore
+    lambda: cs.sigmoid(COMPLEX),  # type: ignore
+    lambda: cs.binary_cross_entropy(DOUBLE, BOOL, weight="1"),  # type: ignore
+    lambda: cs.set_num_threads(1.0),  # type: ignore
+    lambda: cs.show_config("json"),  # type: ignore
+]
