@@ -1,22 +1,27 @@
 """What the stubs say of calls. mypy reads this, tests/test_types.py runs it."""
 
-from typing import TYPE_CHECKING, Any, Literal, assert_type
+import enum
+from typing import Any, Literal, assert_type
 
+import dask.array as da
 import numpy as np
 from numpy.typing import NDArray
 
 import csoftmax as cs
 
-if TYPE_CHECKING:
-    import enum
 
-    import dask.array as da
+class DeviceType(enum.IntEnum):
+    CPU = 1
 
-    class OnlyDLPack:
-        """As PyTorch, JAX and CuPy write it."""
 
-        def __dlpack__(self, *, stream: Any = None) -> object: ...
-        def __dlpack_device__(self) -> tuple[enum.IntEnum, int]: ...
+class OnlyDLPack:
+    """As PyTorch, JAX and CuPy write it."""
+
+    def __dlpack__(self, **keywords: Any) -> object:
+        return np.eye(3).__dlpack__(**keywords)
+
+    def __dlpack_device__(self) -> tuple[DeviceType, int]:
+        return DeviceType.CPU, 0
 
 
 class OnlyArray:
@@ -153,17 +158,21 @@ def the_rest() -> None:
     assert_type(cs.reference.math_cross_entropy(LIST, [0, 1]), float)
 
 
-def lazy(x: "da.Array", reduction: Literal["mean", "none"]) -> None:
-    assert_type(cs.softmax(x, temperature=x), "da.Array")
-    assert_type(cs.logsumexp(x), "da.Array")
-    assert_type(cs.cross_entropy(x, x, reduction=reduction), "da.Array")
-    assert_type(cs.cross_entropy_value_and_grad(x, x), "tuple[da.Array, da.Array]")
-    assert_type(cs.softmax_vjp(DOUBLE, x), "da.Array")
-    assert_type(cs.sigmoid(x), "da.Array")
+def lazy() -> None:
+    from_array: Any = da.from_array    # which has no types
+    x: da.Array = from_array(np.eye(3))
+    reduction: Literal["mean", "none"] = "mean"
+    assert_type(cs.softmax(x, temperature=cs.entropy(x)), da.Array)
+    assert_type(cs.logsumexp(x), da.Array)
+    assert_type(cs.cross_entropy(x, x, reduction=reduction), da.Array)
+    assert_type(cs.cross_entropy_value_and_grad(x, x), tuple[da.Array, da.Array])
+    assert_type(cs.softmax_vjp(DOUBLE, x), da.Array)
+    assert_type(cs.sigmoid(x), da.Array)
 
 
-def dlpack(x: "OnlyDLPack") -> None:
-    assert_type(cs.softmax(x, temperature=x, where=x), NDArray[Any])
+def dlpack() -> None:
+    x = OnlyDLPack()
+    assert_type(cs.softmax(x, temperature=cs.entropy(x)), NDArray[Any])
 
 
 # Each is refused by mypy, to which an ignore that isn't needed is an error, and by the function.
