@@ -41,18 +41,34 @@ class quiet:
         _dispatch.kernels.restore_float_flags(self.flags)
 
 
+def as_array(x, name):
+    """`x` as an array, on the same memory if NumPy can read that; TypeError for what is masked."""
+    if type(x) is np.ndarray:
+        return x
+    if isinstance(x, np.ndarray) and hasattr(x, "mask") and np.any(x.mask):
+        raise TypeError(
+            f"{name} is masked, and its mask would be lost; pass its data and where=~mask, or to a "
+            f"loss ignore_index as the target of what is masked"
+        )
+    array = np.asarray(x)
+    # Objects whose only way to their memory is DLPack: to NumPy they are no arrays.
+    if hasattr(x, "__dlpack__") and array.dtype == object and not hasattr(x, "__array__"):
+        return np.from_dlpack(x)
+    return array
+
+
 def as_logits(x, name="x"):
     """`x` as an array of a dtype that the kernels compute with; TypeError for other dtypes."""
-    x = np.asarray(x)
-    require_real(x.dtype, name)
-    return x
+    array = x if type(x) is np.ndarray else as_array(x, name)    # a call takes 30 ns
+    require_real(array, name, "" if array is x else f" from {type(x).__name__}")
+    return array
 
 
-def require_real(dtype, name):
-    if dtype.char not in ALLOWED:
+def require_real(array, name, source=""):
+    if array.dtype.char not in ALLOWED:
         raise TypeError(
             f"{name} must be float32 or float64, or float16, bool or an integer type, which are "
-            f"converted; got {dtype}"
+            f"converted; got {array.dtype}{source}"
         )
 
 
@@ -127,7 +143,7 @@ def as_temperature(temperature, logits, axes):
     """`temperature` as float64, a number or an array with one for each row along `axes`."""
     if type(temperature) is float and temperature >= 0:
         return temperature
-    temperature = np.asarray(temperature)
+    temperature = as_array(temperature, "temperature")
     require_real_temperature(temperature)
     with quiet():
         temperature = temperature.astype(np.float64, copy=False)
@@ -177,7 +193,7 @@ def require_broadcastable(array, shape, name, what="the shape of the logits with
 
 def as_mask(where, x):
     """`where` as an array of bools of the shape of `x`."""
-    where = np.asarray(where)
+    where = as_array(where, "where")
     require_mask(where, x)
     return np.broadcast_to(where, x.shape)
 
@@ -212,7 +228,7 @@ def call(gufunc, logits, *operands, out=None, **keywords):
 
 
 def require_out(out, shape):
-    if not isinstance(out, np.ndarray):
+    if not isinstance(out, np.ndarray) or hasattr(out, "mask"):    # under which nothing is written
         raise TypeError(f"out must be a NumPy array, got {type(out).__name__}")
     if out.shape != shape:
         raise ValueError(f"out must have the result's shape {shape}, got {out.shape}")

@@ -16,6 +16,7 @@ from dask.array.core import unify_chunks
 
 from csoftmax import _binary, _gradients, _losses, _softmax
 from csoftmax._arguments import (
+    as_array,
     as_integer,
     as_temperature,
     computed_type,
@@ -187,7 +188,7 @@ class LazyLoss:
         require_whole(logits, (axis,), name, "a loss")
         self.rows = without((axis,), logits)
         self.dtype = computed_type(logits)
-        self.target = target = as_lazy(target)
+        self.target = target = as_lazy(target, "target")
         ignore_index = _losses.as_ignore_index(ignore_index)
         self.has_indices = name == "log_probs" or not may_be_equal(target.shape, logits.shape)
         if self.has_indices:
@@ -196,7 +197,7 @@ class LazyLoss:
                 or_else = "" if name == "log_probs" else _losses.or_probabilities(logits)
                 _losses.refuse_class_indices(target, row_shape, or_else)
         else:
-            require_real(target.dtype, "target")
+            require_real(target, "target")
             _losses.require_no_class(ignore_index)
         if not isinstance(weight, da.Array):
             weight = _losses.as_class_weight(weight, logits.shape[axis], self.dtype)
@@ -378,20 +379,20 @@ def require_no_out(out):
         )
 
 
-def as_lazy(array):
-    return array if isinstance(array, da.Array) else da.asarray(np.asarray(array))
+def as_lazy(array, name):
+    return array if isinstance(array, da.Array) else da.asarray(as_array(array, name))
 
 
 def as_lazy_logits(x, name):
-    x = as_lazy(x)
-    require_real(x.dtype, name)
+    x = as_lazy(x, name)
+    require_real(x, name)
     return x
 
 
 def lazy_temperature(temperature, x, axes):
     if not isinstance(temperature, da.Array):
         temperature = as_temperature(temperature, x, axes)
-        return as_lazy(temperature) if np.ndim(temperature) else float(temperature)
+        return as_lazy(temperature, "temperature") if np.ndim(temperature) else float(temperature)
     require_real_temperature(temperature)
     rows = tuple(x.shape[i] for i in without(axes, x))
     require_broadcastable(temperature, rows, "temperature")
@@ -401,7 +402,7 @@ def lazy_temperature(temperature, x, axes):
 def lazy_mask(where, x):
     if where is None:
         return None
-    where = as_lazy(where)
+    where = as_lazy(where, "where")
     require_mask(where, x)
     return where
 

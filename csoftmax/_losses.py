@@ -7,6 +7,7 @@ import numpy as np
 
 from csoftmax._arguments import (
     COMPUTED_IN_FLOAT64,
+    as_array,
     as_integer,
     as_logits,
     as_temperature,
@@ -287,7 +288,8 @@ def nll_loss(
     ignore_index = as_ignore_index(ignore_index)
     weight = as_class_weight(weight, log_probs.shape[axis], computed_type(log_probs))
     row_shape = log_probs.shape[:axis] + log_probs.shape[axis + 1 :]
-    target = as_class_indices(np.asarray(target), row_shape, log_probs.shape[axis], ignore_index)
+    target = as_array(target, "target")
+    target = as_class_indices(target, row_shape, log_probs.shape[axis], ignore_index)
     counts = target != ignore_index
     picked = np.where(counts, target, 0)
     if log_probs.shape[axis]:
@@ -318,7 +320,7 @@ class CrossEntropy:
         self.class_weight = as_class_weight(weight, logits.shape[axis], computed_type(logits))
         self.row_shape = logits.shape[:axis] + logits.shape[axis + 1 :]
         self.weights = None    # of rows, where targets are class indices
-        target = np.asarray(target)
+        target = as_array(target, "target")
         self.has_indices = target.shape != logits.shape
         if self.has_indices:
             self.target = as_class_indices(

@@ -28,7 +28,8 @@ def softmax(x, /, axis=-1, *, temperature=1.0, where=None, out=None):
     x : array_like
         Logits: scores of any size and sign. float32, float16, bool and integers of 8 or 16 bits are
         computed in float32; float64, wider integers and Python numbers in float64. Not changed,
-        unless it is `out`.
+        unless it is `out`. Other libraries' arrays in the CPU's memory, labelled ones too, are read
+        where they lie; a Dask array gives a lazy one.
     axis : int, tuple of ints or None, default -1
         The axis or axes to sum over; None: all.
     temperature : float or array_like, default 1.0
@@ -49,8 +50,8 @@ def softmax(x, /, axis=-1, *, temperature=1.0, where=None, out=None):
     Raises
     ------
     TypeError
-        If `x` is longdouble, complex, object or text, `where` isn't bool, or `out` isn't a
-        floating-point array.
+        If `x` is longdouble, complex, object or text, `where` isn't bool, something is a masked
+        array (its mask would be lost), or `out` isn't a floating-point array.
     ValueError
         If `temperature` is negative or NaN, or `temperature`, `where` or `out` has the wrong shape.
     numpy.exceptions.AxisError

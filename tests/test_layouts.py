@@ -350,6 +350,11 @@ FORM_SHAPES = [((6, 40), -1), ((70, 20), 0), ((2, 4200), -1), ((7,), -1), ((2, 9
 without_matrix_warning = pytest.mark.filterwarnings("ignore:the matrix subclass")
 # What becomes of such arrays is decided before the kernels are called.
 best_build = pytest.mark.parametrize("build", USABLE[:1], indirect=True)
+each_argument = pytest.mark.parametrize(
+    ("call", "key"),
+    [pytest.param(call, key, id=f"{name}: {key}")
+     for name, call in CALLS.items() for key in call.operands],
+)  # fmt: skip
 
 
 def on_disk(path, x, mode):
@@ -369,11 +374,7 @@ def assert_same_results(results, expected):
 
 @best_build
 @without_matrix_warning
-@pytest.mark.parametrize(
-    ("call", "key"),
-    [pytest.param(call, key, id=f"{name}: {key}")
-     for name, call in CALLS.items() for key in call.operands],
-)  # fmt: skip
+@each_argument
 def test_every_argument_of_every_function(call, key, dtype, tmp_path):
     """In all forms, each beside ordinary arrays."""
     for shape, axis in FORM_SHAPES:
