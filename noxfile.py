@@ -1,3 +1,7 @@
+#!/usr/bin/env -S uv run --script
+# /// script
+# dependencies = ["nox"]
+# ///
 """Tasks: `nox -l` lists them, `nox -s sanitizers` runs one; what follows `--` goes to pytest.
 
 Those that build csoftmax in another way do it in a copy of this folder, as Python prefers the
@@ -11,6 +15,7 @@ from pathlib import Path
 
 import nox
 
+nox.needs_version = ">=2024.3.2"
 nox.options.default_venv_backend = "venv"
 nox.options.sessions = ["tests", "lint"]
 
@@ -183,3 +188,7 @@ def valgrind(session):
     ours = [part for part in errors if re.search(r"x86_64_v\d", part)]
     if ours:
         session.error(f"{len(ours)} errors, the first:\n{ours[0]}")
+
+
+if __name__ == "__main__":
+    nox.main()

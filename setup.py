@@ -29,7 +29,7 @@ UNIX = {
     "x86_64_v3": [*GCC, "-march=x86-64-v3"],
     "x86_64_v4": [*GCC, "-march=x86-64-v4", "-mprefer-vector-width=512"],
     "generic": GCC,
-    "cpu": [],
+    "cpu": ["-Os", "-g0"],
 }
 MSVC = {
     "x86_64_v2": ["/O2"],
@@ -40,8 +40,12 @@ MSVC = {
 }
 # Of GCC alone. No library calls in place of short loops: they would send vectors through memory.
 # Instruction scheduling before registers are assigned interleaves the long chains of operations of
-# independent exponentials: a twentieth of the time, a fifth with a temperature.
-OPTIONAL_FLAGS = ["-fno-tree-loop-distribute-patterns", "-fschedule-insns", "-fsched-pressure"]
+# independent exponentials: a twentieth of the time, a fifth with a temperature. No copies of
+# functions for constant arguments: of the largest it made two, alike but for a comparison.
+OPTIONAL_FLAGS = [
+    "-fno-tree-loop-distribute-patterns", "-fschedule-insns", "-fsched-pressure",
+    "-fno-ipa-cp-clone",
+]
 
 
 class BuildKernels(build_ext):

@@ -9,7 +9,6 @@ import math
 import operator
 import os
 import threading
-from pathlib import Path
 
 from csoftmax._dispatch import kernels
 
@@ -40,14 +39,16 @@ def cpus_of_process():
     return max(1, min(cpus, cgroup_quota()))
 
 
-def cgroup_quota(groups=Path("/proc/self/cgroup"), root=Path("/sys/fs/cgroup")):
+def cgroup_quota(groups="/proc/self/cgroup", root="/sys/fs/cgroup"):
     """CPUs' worth of time that the cgroup may use, rounded up; infinite where there is no limit.
 
     A group is limited by all that it is in. In a container without a namespace of its own, the
     path is the host's and doesn't exist; the container's group is then the root.
+
+    Paths are strings, as pathlib takes as long to import as csoftmax.
     """
     try:
-        lines = groups.read_text(errors="surrogateescape").splitlines()
+        lines = text_of(groups).splitlines()
     except OSError:
         return math.inf
     limit = math.inf
@@ -57,23 +58,29 @@ def cgroup_quota(groups=Path("/proc/self/cgroup"), root=Path("/sys/fs/cgroup")):
         if controllers == "":    # version 2
             top, files = root, ["cpu.max"]
         elif "cpu" in controllers.split(","):    # version 1
-            top, files = root / "cpu", ["cpu.cfs_quota_us", "cpu.cfs_period_us"]
+            top, files = os.path.join(root, "cpu"), ["cpu.cfs_quota_us", "cpu.cfs_period_us"]
         else:
             continue
-        folder = top / path.lstrip("/")
-        for place in (folder, *folder.parents):
-            if place.is_relative_to(top):
-                limit = min(limit, quota_of_group(place, files))
+        path = path.strip("/")
+        while path:
+            limit = min(limit, quota_of_group(os.path.join(top, path), files))
+            path = os.path.dirname(path)
+        limit = min(limit, quota_of_group(top, files))
     return limit
 
 
 def quota_of_group(folder, files):
     try:
-        quota, period = " ".join((folder / name).read_text() for name in files).split()
+        quota, period = " ".join(text_of(os.path.join(folder, name)) for name in files).split()
         quota, period = int(quota), int(period)
     except (OSError, ValueError):    # no such group, or "max"
         return math.inf
     return math.ceil(quota / period) if quota > 0 and period > 0 else math.inf
+
+
+def text_of(path):
+    with open(path, errors="surrogateescape") as file:
+        return file.read()
 
 
 def default_limit():
