@@ -416,10 +416,12 @@ cdef inline void distribution_batch(
     weigh_columns(x, x_step, n, &batch, targets, target_step, &coefficients, &distances)
     if is_index:
         add_classes(target_logits, n, operands, steps, &batch, &distances)
-    exponentials_below_maxima(
-        x, x_step, y, y_step, n, operands[TEMPERATURE], steps[TEMPERATURE],
-        &batch, keep, True,
-    )
+    if keep:
+        exponentials_and_sums_below_maxima(
+            x, x_step, y, y_step, n, operands[TEMPERATURE], steps[TEMPERATURE], &batch
+        )
+    else:
+        sums_below_maxima(x, x_step, n, operands[TEMPERATURE], steps[TEMPERATURE], &batch)
     distribution_outcomes[floating](
         &batch, &distances, operands, steps, losses, scales, factor_hi, factor_lo, 0
     )

@@ -281,14 +281,36 @@ cdef void log_softmax_outcome(
         outcome.log_sum = log_sum.hi + log_sum.lo
 
 
-cdef inline void sums_of_columns(
+# Not inline, as several functions share them: 13 KB that each would have. The batch is started once
+# more, so that the compiler knows that its loops over `padded` are over whole vectors.
+
+cdef void sums_below_maxima(
     const floating *x, Py_ssize_t x_step, Py_ssize_t n, const char *temperatures,
     Py_ssize_t temperature_step, Batch *batch
 ) noexcept nogil:
     cdef floating unused[FLOAT_LANES]
-    exponentials_of_columns(
+    start_batch[floating](batch, batch.rows, 0)
+    exponentials_below_maxima(
         x, x_step, unused, 0, n, temperatures, temperature_step, batch, False, True
     )
+
+
+cdef void exponentials_and_sums_below_maxima(
+    const floating *x, Py_ssize_t x_step, floating *e, Py_ssize_t e_step, Py_ssize_t n,
+    const char *temperatures, Py_ssize_t temperature_step, Batch *batch
+) noexcept nogil:
+    start_batch[floating](batch, batch.rows, 0)
+    exponentials_below_maxima(
+        x, x_step, e, e_step, n, temperatures, temperature_step, batch, True, True
+    )
+
+
+cdef inline void sums_of_columns(
+    const floating *x, Py_ssize_t x_step, Py_ssize_t n, const char *temperatures,
+    Py_ssize_t temperature_step, Batch *batch
+) noexcept nogil:
+    set_maxima_of_columns(x, x_step, n, batch)
+    sums_below_maxima(x, x_step, n, temperatures, temperature_step, batch)
 
 
 cdef inline void log_sums_of_batch(
@@ -586,8 +608,9 @@ cdef void cross_entropy_value_and_grad_batch(
     cdef Row row
     start_batch[floating](&batch, rows, 0)
     gather_targets(x, x_step, n, operands, steps, rows, target_logits)
-    exponentials_of_columns(
-        x, x_step, y, y_step, n, operands[2], steps[2], &batch, True, True
+    set_maxima_of_columns(x, x_step, n, &batch)
+    exponentials_and_sums_below_maxima(
+        x, x_step, y, y_step, n, operands[2], steps[2], &batch
     )
     gather_targets(y, y_step, n, operands, steps, rows, target_exponentials)
     losses_of_batch(target_logits, n, operands, steps, &batch, losses)
