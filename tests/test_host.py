@@ -416,7 +416,9 @@ SOURCES = sorted(Path(csoftmax.__file__).parent.glob("*.py"))
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)
 def test_nothing_dangerous_is_used(path):
-    assert not list(forbidden_names(path.read_text()))
+    # It reads what the kernel says of the CPUs; test_files_that_are_opened sees which files.
+    allowed = {"open"} if path.name == "_threads.py" else set()
+    assert set(forbidden_names(path.read_text())) <= allowed
 
 
 @pytest.mark.parametrize(
