@@ -2,7 +2,7 @@
 
 import math
 import operator
-import sys
+from sys import modules as imported
 
 import numpy as np
 from numpy.exceptions import AxisError
@@ -17,9 +17,9 @@ ALLOWED = COMPUTED_IN_FLOAT32 + COMPUTED_IN_FLOAT64
 
 def functions_for_dask(*arrays):
     """The module with the same functions for Dask arrays if one of these is one, else None."""
-    dask_array = getattr(sys.modules.get("dask.array"), "Array", None)
-    if dask_array is None:    # not imported, so none of them is one
+    if "dask.array" not in imported:
         return None
+    dask_array = getattr(imported["dask.array"], "Array", ())    # not there while it is imported
     for array in arrays:
         if isinstance(array, dask_array):
             from csoftmax import _dask
@@ -60,16 +60,16 @@ def as_array(x, name):
 def as_logits(x, name="x"):
     """`x` as an array of a dtype that the kernels compute with; TypeError for other dtypes."""
     array = x if type(x) is np.ndarray else as_array(x, name)    # a call takes 30 ns
-    require_real(array, name, "" if array is x else f" from {type(x).__name__}")
+    if array.dtype.char not in ALLOWED:
+        refuse_dtype(array, name, "" if array is x else f" from {type(x).__name__}")
     return array
 
 
-def require_real(array, name, source=""):
-    if array.dtype.char not in ALLOWED:
-        raise TypeError(
-            f"{name} must be float32 or float64, or float16, bool or an integer type, which are "
-            f"converted; got {array.dtype}{source}"
-        )
+def refuse_dtype(array, name, source=""):
+    raise TypeError(
+        f"{name} must be float32 or float64, or float16, bool or an integer type, which are "
+        f"converted; got {array.dtype}{source}"
+    )
 
 
 def computed_type(x):

@@ -16,6 +16,7 @@ from dask.array.core import unify_chunks
 
 from csoftmax import _binary, _gradients, _losses, _softmax
 from csoftmax._arguments import (
+    ALLOWED,
     as_array,
     as_integer,
     as_temperature,
@@ -24,9 +25,9 @@ from csoftmax._arguments import (
     normalized_axes,
     normalized_axis,
     quiet,
+    refuse_dtype,
     require_broadcastable,
     require_mask,
-    require_real,
     require_real_temperature,
     require_shape_of,
     with_one_axis,
@@ -197,7 +198,7 @@ class LazyLoss:
                 or_else = "" if name == "log_probs" else _losses.or_probabilities(logits)
                 _losses.refuse_class_indices(target, row_shape, or_else)
         else:
-            require_real(target, "target")
+            as_lazy_logits(target, "target")
             _losses.require_no_class(ignore_index)
         if not isinstance(weight, da.Array):
             weight = _losses.as_class_weight(weight, logits.shape[axis], self.dtype)
@@ -385,7 +386,8 @@ def as_lazy(array, name):
 
 def as_lazy_logits(x, name):
     x = as_lazy(x, name)
-    require_real(x, name)
+    if x.dtype.char not in ALLOWED:
+        refuse_dtype(x, name)
     return x
 
 
