@@ -16,7 +16,6 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from benchmarks.limits import COPY, FMA_PEAK
-from benchmarks.report import OUT_NAMES, number
 from benchmarks.sweeps import BY_LENGTH, BY_ROWS, NUMBERS
 from benchmarks.table import OUT
 
@@ -94,13 +93,14 @@ def ratios(report):
     columns = list(dict.fromkeys((operation, out) for _, operation, out in cells))
     grid = [[nan] * len(columns) for _ in cases]
     title = "time of the fastest peer / time of csoftmax"
-    figure = new_figure(report, 1.9 + 0.2 * len(cases), title)
+    figure = new_figure(report, 2.9 + 0.2 * len(cases), title)
     axes = figure.subplots()
     for (case, *column), ratio in cells.items():
         x, y = columns.index(tuple(column)), cases.index(case)
         grid[y][x] = ratio
         color = "black" if 1 / PALE < ratio < PALE else "white"
-        axes.text(x, y, number(ratio), color=color, ha="center", va="center")
+        digits = 2 if ratio < 1 else 1
+        axes.text(x, y, f"{ratio:.{digits}f}", color=color, ha="center", va="center")
     mesh = axes.imshow(
         grid,
         norm=LogNorm(1 / STRONGEST, STRONGEST),
@@ -108,9 +108,8 @@ def ratios(report):
         aspect="auto",
         interpolation="none",
     )
-    names = [f"{operation}\n{OUT_NAMES[out]}" for operation, out in columns]
-    narrow = [name.replace("_", "_\n").replace(" + ", "\n+ ") for name in names]
-    axes.set_xticks(range(len(columns)), narrow)
+    names = [f"{operation}{', out=' if out else ''}" for operation, out in columns]
+    axes.set_xticks(range(len(columns)), names, rotation=90)
     axes.set_yticks(range(len(cases)), cases)
     axes.tick_params(length=0, labelsize=9, labeltop=True, labelbottom=False)
     axes.spines[:].set_visible(False)
