@@ -143,12 +143,13 @@ def elementwise(gufunc, inputs, out):
     """A gufunc along the last axis, or on all numbers as one row where memory allows."""
     shape = inputs[0].shape
     result = new_result(inputs[0]) if out is None else out
-    is_one_row = result.flags.c_contiguous and all(
-        array.size == 1 or (array.shape == shape and array.flags.c_contiguous) for array in inputs
-    )
+    # No generators: CPython 3.12 and 3.13 crash where the function of one has no memory.
+    is_one_row = result.flags.c_contiguous
+    for array in inputs:
+        is_one_row &= array.size == 1 or (array.shape == shape and array.flags.c_contiguous)
     if is_one_row:
         row = result.reshape(-1)
-        call(gufunc, *(np.broadcast_to(array.reshape(-1), row.shape) for array in inputs), out=row)
+        call(gufunc, *[np.broadcast_to(array.reshape(-1), row.shape) for array in inputs], out=row)
     else:
-        call(gufunc, *(np.broadcast_to(array, shape) for array in inputs), out=result)
+        call(gufunc, *[np.broadcast_to(array, shape) for array in inputs], out=result)
     return result[()] if out is None else out
