@@ -8,13 +8,15 @@ Rows have to be in one block each, but for softmax, log_softmax and logsumexp, w
 together two numbers of each part of a row.
 """
 
+import contextlib
 import math
+import threading
 
 import dask.array as da
 import numpy as np
 from dask.array.core import unify_chunks
 
-from csoftmax import _binary, _gradients, _losses, _softmax
+from csoftmax import _binary, _gradients, _losses, _softmax, _threads
 from csoftmax._arguments import (
     ALLOWED,
     as_array,
@@ -32,7 +34,7 @@ from csoftmax._arguments import (
     require_shape_of,
     with_one_axis,
 )
-from csoftmax._threads import among_blocks
+from csoftmax._dispatch import kernels
 
 
 def softmax(function, x, axis, temperature, where, out):
@@ -477,3 +479,20 @@ def of_block(*blocks, function, names, **keywords):
     keywords |= zip(names, blocks[places:], strict=True)
     with among_blocks():
         return function(*blocks[:places], **keywords)
+
+
+@contextlib.contextmanager
+def among_blocks():
+    """One thread for a block of a Dask array in a thread of a pool, unless a number was set.
+
+    As many blocks are computed at once as there are CPUs, and OpenMP would start as many threads
+    for each of them.
+    """
+    if _threads.is_set or threading.current_thread() is threading.main_thread():
+        yield
+        return
+    before = kernels.set_thread_limit_here(1)
+    try:
+        yield
+    finally:
+        kernels.set_thread_limit_here(before)

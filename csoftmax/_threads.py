@@ -4,11 +4,9 @@ The kernels take the smaller of the limit set here and OpenMP's own, at every ca
 ``OMP_NUM_THREADS`` and ``threadpoolctl`` hold as well. Small inputs use one thread in any case.
 """
 
-import contextlib
 import math
 import operator
 import os
-import threading
 
 from csoftmax._dispatch import kernels
 
@@ -141,23 +139,6 @@ def set_num_threads(n):
         if limit < 1:
             raise ValueError(f"n must be at least 1, or None for the default, got {limit}")
     kernels.set_thread_limit(1 if forked else min(limit, 2**31 - 1))
-
-
-@contextlib.contextmanager
-def among_blocks():
-    """One thread for a block of a Dask array in a thread of a pool, unless a number was set.
-
-    As many blocks are computed at once as there are CPUs, and OpenMP would start as many threads
-    for each of them.
-    """
-    if is_set or threading.current_thread() is threading.main_thread():
-        yield
-        return
-    before = kernels.set_thread_limit_here(1)
-    try:
-        yield
-    finally:
-        kernels.set_thread_limit_here(before)
 
 
 def get_num_threads():

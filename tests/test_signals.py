@@ -49,8 +49,9 @@ def interrupted(name, after=0.005):
     try:
         CALLS[name]()
     except KeyboardInterrupt as error:
-        frames = traceback.extract_tb(error.__traceback__)
-        return [frame.name.rpartition(".")[2] for frame in frames]
+        # Without the source's lines, of which copies would stay.
+        frames = traceback.walk_tb(error.__traceback__)
+        return [frame.f_code.co_name.rpartition(".")[2] for frame, _ in frames]
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
     raise SystemExit(f"{name}: not interrupted")
