@@ -1,5 +1,6 @@
 """Every row of docs/migration.md: both calls on the same numbers, of libraries that are here."""
 
+import os
 import re
 from importlib import import_module
 from pathlib import Path
@@ -60,6 +61,11 @@ def of_jax():
     return {**modules, **{name: asarray(array) for name, array in arrays().items()}}
 
 
+def of_keras():
+    os.environ.setdefault("KERAS_BACKEND", "jax")    # TensorFlow's is the default
+    return {**imported("keras"), **arrays()}
+
+
 def of_sklearn():
     modules = imported("sklearn.utils.extmath", "sklearn.metrics")
     losses = import_module("sklearn._loss.loss")
@@ -98,7 +104,7 @@ LIBRARIES = {
     "scipy.special": lambda: {**imported("scipy.special", "scipy.stats"), **arrays()},
     "torch.nn.functional": of_torch,
     "jax.nn and optax": of_jax,
-    "tf.keras": lambda: {**imported("keras"), **arrays()},
+    "tf.keras": of_keras,
     "tf.nn": lambda: {"tf": import_module("tensorflow"), **arrays()},
     "scikit-learn": of_sklearn,
     "ONNX operators": of_onnx,
