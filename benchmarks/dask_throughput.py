@@ -1,8 +1,9 @@
 """A billion logits on a Dask cluster, of which a worker holds a few million at a time.
 
-`python -m benchmarks.dask_throughput` starts a worker with one thread for each CPU, and times the
-mean confidence (the largest probability of a row) and the mean cross-entropy: with csoftmax, with
-textbook NumPy, and without either, for what it takes to go through the logits.
+`python -m benchmarks.dask_throughput` (the extra `test` has Dask) starts a worker with one thread
+for each CPU, and times the mean confidence (the largest probability of a row) and the mean
+cross-entropy: with csoftmax, with textbook NumPy, and without either, for what it takes to go
+through the logits.
 """
 
 import argparse
