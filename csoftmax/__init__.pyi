@@ -97,10 +97,12 @@ class _SupportsDLPack(Protocol):
     def __dlpack_device__(self) -> tuple[Enum, int]: ...
 
 # Dask need not be installed, and an import that fails would be Any, which accepts everything.
-# xarray's objects have `__dask_graph__`, but no `numblocks`; they are converted, not lazy.
+# xarray's objects are converted, not lazy; they have all of this, but their chunks may be None.
 class _DaskArray(Protocol):
     @property
     def numblocks(self) -> Any: ...
+    @property
+    def chunks(self) -> tuple[tuple[Any, ...], ...]: ...
     def __dask_graph__(self) -> Any: ...
 
 class _Config(TypedDict):

@@ -47,8 +47,8 @@ def as_array(x, name):
         return x
     if isinstance(x, np.ndarray) and hasattr(x, "mask") and np.any(x.mask):
         raise TypeError(
-            f"{name} is masked, and its mask would be lost; pass its data and where=~mask, or to a "
-            f"loss ignore_index as the target of what is masked"
+            f"{name} is masked, and its mask would be lost: give its data, with where=~mask if the "
+            f"function has `where`, to a loss with ignore_index as the target, else {name}.filled()"
         )
     array = np.asarray(x)
     # Objects whose only way to their memory is DLPack: to NumPy they are no arrays.
@@ -143,8 +143,9 @@ def as_temperature(temperature, logits, axes):
     """`temperature` as float64, a number or an array with one for each row along `axes`."""
     if type(temperature) is float and temperature >= 0:
         return temperature
+    given = type(temperature).__name__
     temperature = as_array(temperature, "temperature")
-    require_real_temperature(temperature)
+    require_real_temperature(temperature, given)
     with quiet():
         temperature = temperature.astype(np.float64, copy=False)
     if not (temperature >= 0).all():
@@ -173,9 +174,11 @@ def may_be_equal(shape, other):
     )
 
 
-def require_real_temperature(temperature):
+def require_real_temperature(temperature, given):
     if temperature.dtype.char not in ALLOWED:
-        raise TypeError(f"temperature must be a real number or array, got {temperature.dtype}")
+        raise TypeError(
+            f"temperature must be a real number or array, got {temperature.dtype} from {given}"
+        )
 
 
 def require_broadcastable(array, shape, name, what="the shape of the logits without the axis"):
@@ -229,10 +232,11 @@ def call(gufunc, logits, *operands, out=None, **keywords):
 
 def require_out(out, shape):
     if not isinstance(out, np.ndarray) or hasattr(out, "mask"):    # under which nothing is written
-        raise TypeError(f"out must be a NumPy array, got {type(out).__name__}")
+        kind = f"{type(out).__module__}.{type(out).__name__}".removeprefix("builtins.")
+        raise TypeError(f"out must be a NumPy array, got {kind}")
     if out.shape != shape:
         raise ValueError(f"out must have the result's shape {shape}, got {out.shape}")
     if out.dtype.kind != "f":
-        raise TypeError(f"out must be float16, float32 or float64, got {out.dtype}")
+        raise TypeError(f"out must be floating-point, got {out.dtype}")
     if not out.flags.writeable:
         raise ValueError("out is read-only")

@@ -197,7 +197,7 @@ class LazyLoss:
         if self.has_indices:
             row_shape = tuple(logits.shape[i] for i in self.rows)
             if not may_be_equal(target.shape, row_shape) or target.dtype.kind not in "iu":
-                or_else = "" if name == "log_probs" else _losses.or_probabilities(logits)
+                or_else = "" if name == "log_probs" else _losses.or_probabilities(logits, axis)
                 _losses.refuse_class_indices(target, row_shape, or_else)
         else:
             as_lazy_logits(target, "target")
@@ -397,7 +397,7 @@ def lazy_temperature(temperature, x, axes):
     if not isinstance(temperature, da.Array):
         temperature = as_temperature(temperature, x, axes)
         return as_lazy(temperature, "temperature") if np.ndim(temperature) else float(temperature)
-    require_real_temperature(temperature)
+    require_real_temperature(temperature, "a Dask array")
     rows = tuple(x.shape[i] for i in without(axes, x))
     require_broadcastable(temperature, rows, "temperature")
     return temperature

@@ -7,7 +7,12 @@ import importlib
 import importlib.util
 import os
 
-from csoftmax.kernels import cpu
+try:
+    from csoftmax.kernels import cpu
+except ImportError as error:
+    raise ImportError(
+        "csoftmax is not built here: run `pip install .`, or start Python outside of its source"
+    ) from error
 
 VARIABLE = "CSOFTMAX_ISA"
 

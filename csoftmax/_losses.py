@@ -21,8 +21,6 @@ from csoftmax._arguments import (
 )
 from csoftmax._dispatch import kernels
 
-REDUCTIONS = ("mean", "sum", "none")
-
 
 def cross_entropy(
     logits,
@@ -95,7 +93,8 @@ def cross_entropy(
     -----
     One pass over the logits: no probabilities are stored. The arithmetic is that of
     ``torch.nn.functional.cross_entropy`` [1]_, but for classes whose weight or target is 0: they
-    don't count, even if their log-probability is -inf, where PyTorch has NaN.
+    don't count, even if their log-probability is -inf, where PyTorch has NaN. With label smoothing
+    every class has a target, and the loss of a logit of -inf is infinite.
 
     Label smoothing is due to [2]_. With the softmax of another model's logits as the target it is
     the loss of distillation [3]_.
@@ -325,7 +324,7 @@ class CrossEntropy:
         if self.has_indices:
             self.target = as_class_indices(
                 target, self.row_shape, logits.shape[axis], self.ignore_index,
-                or_probabilities(logits),
+                or_probabilities(logits, axis),
             )  # fmt: skip
             if self.class_weight is not None:
                 self.counts = self.target != self.ignore_index
@@ -410,8 +409,8 @@ class CrossEntropy:
 
 
 def require_reduction(reduction):
-    if not isinstance(reduction, str) or reduction not in REDUCTIONS:
-        raise ValueError(f"reduction must be one of {', '.join(REDUCTIONS)}, got {reduction!r}")
+    if not isinstance(reduction, str) or reduction not in ("mean", "sum", "none"):
+        raise ValueError(f"reduction must be 'mean', 'sum' or 'none', got {reduction!r}")
 
 
 def as_ignore_index(ignore_index):
@@ -494,8 +493,8 @@ def as_class_indices(target, row_shape, classes, ignore_index, or_else=""):
     )
 
 
-def or_probabilities(logits):
-    return f", or probabilities of the logits' shape {logits.shape}"
+def or_probabilities(logits, axis):
+    return f", or probabilities of the logits' shape {logits.shape}, with classes along axis {axis}"
 
 
 def refuse_class_indices(target, row_shape, or_else):

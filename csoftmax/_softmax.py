@@ -64,7 +64,7 @@ def softmax(x, /, axis=-1, *, temperature=1.0, where=None, out=None):
 
     Notes
     -----
-    The largest error found is 3 ULP (4 with a temperature, or on CPUs without FMA). The sum of the
+    The largest error found is 3 ULP (with a temperature 4) on CPUs with FMA. The sum of the
     exponentials is scaled by a power of two in place of the maximum, so that no difference
     ``x - max`` is rounded; [1]_ has the error analysis of the usual ways.
 

@@ -133,9 +133,7 @@ def set_num_threads(n):
         try:
             limit = operator.index(n)
         except TypeError:
-            raise TypeError(
-                f"n must be an integer or None, got {type(n).__name__}"
-            ) from None
+            raise TypeError(f"n must be an integer or None, got {n!r}") from None
         if limit < 1:
             raise ValueError(f"n must be at least 1, or None for the default, got {limit}")
     kernels.set_thread_limit(1 if forked else min(limit, 2**31 - 1))

@@ -445,7 +445,7 @@ def test_types_that_are_refused(dtype_of_x):
     [
         (np.empty((4, 3), np.float32), ValueError, r"shape \(3, 4\), got \(4, 3\)"),
         (np.empty((1, 3, 4), np.float32), ValueError, r"shape \(3, 4\), got \(1, 3, 4\)"),
-        (np.empty((3, 4), int), TypeError, "float16, float32 or float64, got int64"),
+        (np.empty((3, 4), int), TypeError, "floating-point, got int64"),
         ([[0.0] * 4] * 3, TypeError, "NumPy array, got list"),
         (np.broadcast_to(np.float32(0), (3, 4)), ValueError, "read-only"),
     ],
@@ -471,5 +471,5 @@ def test_shapes_of_weights_that_are_refused(name, shape):
 
 @pytest.mark.parametrize("reduction", ["avg", "", None, 0])
 def test_reductions_that_are_refused(reduction):
-    with pytest.raises(ValueError, match="reduction must be one of mean, sum, none, got"):
+    with pytest.raises(ValueError, match="reduction must be 'mean', 'sum' or 'none', got"):
         csoftmax.binary_cross_entropy(X, X > 5, reduction=reduction)

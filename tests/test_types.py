@@ -23,6 +23,8 @@ SIGNATURES = [node for node in STUB.body if isinstance(node, ast.FunctionDef)]
 def holds(value, claim):
     """Whether the value is of the type, which is written as in typed_usage.py."""
     origin, arguments = typing.get_origin(claim), typing.get_args(claim)
+    if hasattr(origin, "__value__"):    # a `type` statement, as NDArray since NumPy 2.5
+        return holds(value, origin.__value__[arguments])
     if origin in (types.UnionType, typing.Union):    # NDArray[...] | Any: that or a scalar
         return isinstance(value, np.ndarray | np.generic) and holds(np.asarray(value), arguments[0])
     if origin is np.ndarray:

@@ -587,7 +587,7 @@ def test_arguments_that_are_refused(name, arguments, error, message):
 def test_out_that_is_refused(name):
     for out, error, message in (
         (np.empty((4, 3)), ValueError, r"shape \(3, 4\), got \(4, 3\)"),
-        (np.empty((3, 4), int), TypeError, "float16, float32 or float64, got int64"),
+        (np.empty((3, 4), int), TypeError, "floating-point, got int64"),
         ([[0.0] * 4] * 3, TypeError, "NumPy array, got list"),
         (np.broadcast_to(np.float32(0), (3, 4)), ValueError, "read-only"),
     ):

@@ -5,7 +5,7 @@ from collections import defaultdict
 
 def pytest_configure(config):
     # SciPy registers them in its own conftest. They concern arrays other than NumPy's.
-    for mark in ("skip_xp_backends", "xfail_xp_backends"):
+    for mark in ("skip_xp_backends", "xfail_xp_backends", "uses_xp_capabilities"):
         config.addinivalue_line("markers", f"{mark}: of SciPy's tests")
 
 

@@ -153,7 +153,7 @@ def test_a_traced_array_is_refused():
 
 def test_a_tensor_is_no_out():
     tensor = torch.ones(3)
-    with pytest.raises(TypeError, match="out must be a NumPy array, got Tensor"):
+    with pytest.raises(TypeError, match=r"out must be a NumPy array, got torch\.Tensor"):
         csoftmax.softmax(tensor, out=tensor)
     csoftmax.softmax(tensor, out=tensor.numpy())
     np.testing.assert_array_equal(tensor, csoftmax.softmax(np.ones(3, np.float32)))
