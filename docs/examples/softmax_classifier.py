@@ -57,6 +57,8 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):
 
     def fit(self, X, y, sample_weight=None):
         """Minimize the mean of the losses, weighted by `sample_weight`, and the penalty."""
+        if not self.C > 0:
+            raise ValueError(f"C must be positive, got {self.C}")
         X, y = validate_data(self, X, y, dtype=DTYPES)
         check_classification_targets(y)
         self.classes_, target = np.unique(y, return_inverse=True)
