@@ -163,14 +163,15 @@ def has_unknown_length(shape):
 
 
 def require_shape_of(other, whose, array, name):
-    if array.shape != other.shape and not may_be_equal(array.shape, other.shape):
+    if not may_be_equal(array.shape, other.shape):
         raise ValueError(f"{name} must have the shape of {whose}, {other.shape}; got {array.shape}")
 
 
 def may_be_equal(shape, other):
-    """Of shapes with lengths that may be unknown."""
-    return len(shape) == len(other) and all(
-        n == m or n != n or m != m for n, m in zip(shape, other, strict=True)
+    """Of shapes whose lengths may be unknown: NaN, of Dask arrays. Their blocks are checked."""
+    return shape == other or (
+        len(shape) == len(other)
+        and all(n == m or n != n or m != m for n, m in zip(shape, other, strict=True))
     )
 
 
@@ -182,10 +183,13 @@ def require_real_temperature(temperature, given):
 
 
 def require_broadcastable(array, shape, name, what="the shape of the logits without the axis"):
-    if has_unknown_length(array.shape) or has_unknown_length(shape):
-        return
     try:
-        fits = np.broadcast_shapes(array.shape, shape) == shape
+        if has_unknown_length(array.shape) or has_unknown_length(shape):
+            last = shape[max(0, len(shape) - array.ndim) :]
+            fits = may_be_equal([n for n in array.shape if n != 1],
+                                [m for n, m in zip(array.shape, last, strict=True) if n != 1])
+        else:
+            fits = np.broadcast_shapes(array.shape, shape) == shape
     except ValueError:
         fits = False
     if not fits:

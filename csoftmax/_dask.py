@@ -11,6 +11,7 @@ together two numbers of each part of a row.
 import contextlib
 import math
 import threading
+from multiprocessing import parent_process
 
 import dask.array as da
 import numpy as np
@@ -21,6 +22,7 @@ from csoftmax._arguments import (
     ALLOWED,
     as_array,
     as_integer,
+    as_mask,
     as_temperature,
     computed_type,
     may_be_equal,
@@ -72,7 +74,9 @@ def logsumexp(x, axis, where, keepdims, out):
             log_sum_of_parts, without(axes, x), [parts], [all_of(parts)], dtype, whole=axes,
             axes=axes, dtype_of_sum=dtype,
         )  # fmt: skip
-    return da.expand_dims(result, axes) if keepdims else result
+    if keepdims:    # not by expand_dims, which needs to know all lengths
+        result = result[tuple(None if i in axes else slice(None) for i in range(x.ndim))]
+    return result
 
 
 def entropy(logits, axis, temperature):
@@ -127,17 +131,16 @@ def binary_cross_entropy(logits, target, weight, pos_weight, reduction):
     logits, target = operands
     require_shape_of(logits, "the logits", target, "target")
     for name, array in (("weight", weight), ("pos_weight", pos_weight)):
-        operands.append(as_lazy_logits(1.0 if array is None else array, name))
-        require_broadcastable(operands[-1], logits.shape, name, "the shape of the logits")
+        if array is not None:
+            array = as_lazy_logits(array, name)
+            require_broadcastable(array, logits.shape, name, "the shape of the logits")
+        operands.append(array)
     losses = by_blocks(
         _binary.binary_cross_entropy, all_of(logits), operands, [all_of(logits)] * 4,
         computed_type(logits), names=("weight", "pos_weight"), reduction="none",
     )  # fmt: skip
-    sizes = by_blocks(
-        size_of_block, all_of(logits), [logits], [all_of(logits)], np.float64,
-        adjust_chunks=ones(logits),
-    )  # fmt: skip
-    return reduced(losses, reduction, sum_of(sizes) if reduction == "mean" else 1.0)
+    divisor = number_of(logits, all_of(logits)) if reduction == "mean" else 1.0
+    return reduced(losses, reduction, divisor)
 
 
 def cross_entropy(
@@ -191,10 +194,11 @@ class LazyLoss:
         require_whole(logits, (axis,), name, "a loss")
         self.rows = without((axis,), logits)
         self.dtype = computed_type(logits)
-        self.target = target = as_lazy(target, "target")
+        target = as_lazy(target, "target")
         ignore_index = _losses.as_ignore_index(ignore_index)
         self.has_indices = name == "log_probs" or not may_be_equal(target.shape, logits.shape)
         if self.has_indices:
+            target = _losses.empty_as_indices(target)
             row_shape = tuple(logits.shape[i] for i in self.rows)
             if not may_be_equal(target.shape, row_shape) or target.dtype.kind not in "iu":
                 or_else = "" if name == "log_probs" else _losses.or_probabilities(logits, axis)
@@ -202,7 +206,10 @@ class LazyLoss:
         else:
             as_lazy_logits(target, "target")
             _losses.require_no_class(ignore_index)
-        if not isinstance(weight, da.Array):
+        self.target = target
+        if isinstance(weight, da.Array):
+            _losses.require_number_for_each(as_lazy_logits(weight, "weight"), logits.shape[axis])
+        else:
             weight = _losses.as_class_weight(weight, logits.shape[axis], self.dtype)
         self.keywords = {"axis": axis, "weight": weight, "ignore_index": ignore_index}
 
@@ -214,29 +221,25 @@ class LazyLoss:
         return operands, [all_of(self.logits), of_target, self.rows][: len(operands)]
 
     def divisor(self):
-        """Of a mean. From the targets alone: a block's logits are not kept until it is known."""
+        """Of a mean. From class indices alone: a block's logits are not kept until it is known."""
         if self.reduction != "mean":
             return 1.0
-        of_blocks = by_blocks(
-            divisor_of_block, all_of(self.target), [self.target], [all_of(self.target)], np.float64,
-            whole=() if self.has_indices else (self.axis,), adjust_chunks=ones(self.target),
-            has_indices=self.has_indices, classes=self.logits.shape[self.axis],
-            dtype_of_weight=self.dtype, **self.keywords,
+        if not self.has_indices:
+            return number_of(self.target, self.rows)
+        return sum_over_blocks(
+            divisor_of_block, self.target, weight=self.keywords["weight"],
+            ignore_index=self.keywords["ignore_index"], dtype_of_weight=self.dtype,
         )  # fmt: skip
-        return sum_of(of_blocks)
 
 
-def divisor_of_block(target, *, axis, weight, ignore_index, has_indices, classes, dtype_of_weight):
-    if has_indices:
-        indices = _losses.as_class_indices(target, target.shape, classes, ignore_index)
-        counts = indices != ignore_index
-        divisor = np.count_nonzero(counts)
-        if weight is not None:
-            weight = _losses.as_class_weight(weight, classes, dtype_of_weight)
-            divisor = _losses.sum_of_weights(_losses.weights_of_rows(weight, indices, counts))
-    else:
-        divisor = math.prod(target.shape[:axis] + target.shape[axis + 1 :])
-    return np.full([1] * target.ndim, divisor, np.float64)
+def divisor_of_block(target, *, weight, ignore_index, dtype_of_weight):
+    target = as_array(target, "target")
+    if weight is None:
+        return np.count_nonzero(target != ignore_index)
+    classes = np.size(weight)
+    weight = _losses.as_class_weight(weight, classes, dtype_of_weight)
+    target = _losses.as_class_indices(target, target.shape, classes, ignore_index)
+    return _losses.sum_of_weights(_losses.weights_of_rows(weight, target, target != ignore_index))
 
 
 def losses_and_grad(logits, target, temperature, divisor, *, label_smoothing, **keywords):
@@ -259,19 +262,10 @@ def second_of(both):
 def reduced(losses, reduction, divisor):
     if reduction == "none":
         return losses
-    totals = by_blocks(
-        total_of_block, all_of(losses), [losses], [all_of(losses)], np.float64,
-        adjust_chunks=ones(losses),
-    )  # fmt: skip
     return by_blocks(
-        mean_of_total, (), [sum_of(totals), divisor], [(), ()], losses.dtype,
-        dtype_of_mean=losses.dtype,
+        mean_of_total, (), [sum_over_blocks(_losses.total_of, losses), divisor], [(), ()],
+        losses.dtype, dtype_of_mean=losses.dtype,
     )  # fmt: skip
-
-
-def total_of_block(losses):
-    losses = np.asarray(losses)
-    return np.full([1] * losses.ndim, _losses.total_of(losses))
 
 
 def mean_of_total(total, divisor, *, dtype_of_mean):
@@ -280,13 +274,32 @@ def mean_of_total(total, divisor, *, dtype_of_mean):
         return dtype_of_mean.type(total / divisor if divisor else math.nan)
 
 
-def sum_of(array):
-    """The sum of a few numbers of each block."""
-    return by_blocks(quiet_sum, (), [array.rechunk(-1)], [all_of(array)], np.float64)
+def sum_over_blocks(function, array, **keywords):
+    """The sum of a number that `function` makes of each block."""
+    labels = all_of(array)
+    numbers = by_blocks(
+        number_of_block, labels, [array], [labels], np.float64,
+        adjust_chunks=dict.fromkeys(labels, 1), function_of_block=function, **keywords,
+    )  # fmt: skip
+    return by_blocks(quiet_sum, (), [numbers.rechunk(-1)], [labels], np.float64)
 
 
-def size_of_block(array):
-    return np.full([1] * array.ndim, array.size, np.float64)
+def number_of_block(block, *, function_of_block, **keywords):
+    return np.full([1] * np.ndim(block), function_of_block(block, **keywords), np.float64)
+
+
+def number_of(array, axes):
+    """How many numbers these axes have, lazily where lengths are unknown."""
+    number = math.prod(array.shape[i] for i in axes)
+    if number == number:
+        return float(number)
+    # One block along other axes is enough.
+    blocks = array.blocks[tuple(slice(None) if i in axes else slice(1) for i in all_of(array))]
+    return sum_over_blocks(number_along, blocks, axes=axes)
+
+
+def number_along(block, *, axes):
+    return math.prod(block.shape[i] for i in axes)
 
 
 def quiet_sum(array):
@@ -326,12 +339,14 @@ def parts_of_rows(function, x, temperature, where, labels, axes):
 
 
 def part_of_rows(x, temperature, where, *, function_of_rows, axes):
-    part = with_one_axis(x, axes).astype(np.float64, copy=False)
-    if where is not None:
-        part = np.where(with_one_axis(np.broadcast_to(where, x.shape), axes), part, -np.inf)
+    x = as_array(x, "x")
     with quiet():
+        part = with_one_axis(x, axes).astype(np.float64)    # a copy, and the only one
+        if where is not None:
+            np.copyto(part, -np.inf, where=~with_one_axis(as_mask(where, x), axes))
         maximum = part.max(axis=-1, initial=-np.inf)
-        largest = function_of_rows(part, temperature=temperature).max(axis=-1, initial=-np.inf)
+        function_of_rows(part, temperature=temperature, out=part)
+        largest = part.max(axis=-1, initial=-np.inf)
     alone = 1 if function_of_rows is _softmax.softmax else 0
     largest = np.where(np.isfinite(maximum), largest, alone)
     return np.expand_dims(np.stack([maximum, largest], axis=-1), axes)
@@ -340,8 +355,9 @@ def part_of_rows(x, temperature, where, *, function_of_rows, axes):
 def shares_of_parts(parts, temperature, *, function_of_rows, axes):
     """Or their logarithms. NaN where the row has no softmax."""
     maximum, largest = parts[..., 0], parts[..., 1]
-    is_maximum = maximum == maximum.max(axis=axes, keepdims=True)
-    if len(axes) > 1 and (np.equal(temperature, 0) & (is_maximum.sum(axes) > 1)).any():
+    is_maximum = np.isfinite(maximum) & (maximum == maximum.max(axis=axes, keepdims=True))
+    in_order = all(maximum.shape[i] == 1 for i in axes[1:])    # parts follow one another
+    if not in_order and (np.equal(temperature, 0) & (is_maximum.sum(axes) > 1)).any():
         raise ValueError(
             f"at temperature 0, equal maxima are in several chunks of the axes {axes}, and which "
             "is first isn't known: rechunk these axes to one chunk"
@@ -369,7 +385,8 @@ def softmax_of_part(x, share, temperature, where, *, function_of_rows, axes):
 
 def log_sum_of_parts(parts, *, axes, dtype_of_sum):
     maximum, largest = parts[..., 0], parts[..., 1]
-    return _softmax.logsumexp(maximum - largest, axes).astype(dtype_of_sum)
+    with quiet():
+        return _softmax.logsumexp(maximum - largest, axes).astype(dtype_of_sum)
 
 
 # Arguments
@@ -383,7 +400,11 @@ def require_no_out(out):
 
 
 def as_lazy(array, name):
-    return array if isinstance(array, da.Array) else da.asarray(as_array(array, name))
+    """In chunks that go together. A NumPy array is in one, which others' chunks then cut."""
+    if not isinstance(array, da.Array):
+        return da.asarray(as_array(array, name), chunks=-1)
+    # Dask takes an axis of length 1 that is in chunks of 0 and 1 for one of several numbers.
+    return array.rechunk({i: -1 for i, n in enumerate(array.shape) if n == 1})
 
 
 def as_lazy_logits(x, name):
@@ -397,6 +418,7 @@ def lazy_temperature(temperature, x, axes):
     if not isinstance(temperature, da.Array):
         temperature = as_temperature(temperature, x, axes)
         return as_lazy(temperature, "temperature") if np.ndim(temperature) else float(temperature)
+    temperature = as_lazy(temperature, "temperature")
     require_real_temperature(temperature, "a Dask array")
     rows = tuple(x.shape[i] for i in without(axes, x))
     require_broadcastable(temperature, rows, "temperature")
@@ -435,10 +457,6 @@ def without(axes, x):
     return tuple(i for i in range(x.ndim) if i not in axes)
 
 
-def ones(x):
-    return dict.fromkeys(range(x.ndim), 1)
-
-
 def labels_of(operand, labels):
     """Of the last axes, as NumPy broadcasts; None for what is no array and goes to every block."""
     if not isinstance(operand, da.Array):
@@ -458,10 +476,14 @@ def by_blocks(
     for operand, its_labels in zip(operands, labels_of_operands, strict=True):
         its_labels = labels_of(operand, its_labels)
         if its_labels is not None:
-            operand = operand.rechunk(
-                {i: -1 for i, label in enumerate(its_labels) if label in whole}
-            )
+            # Of unknown lengths Dask refuses even what changes nothing.
+            cut = [
+                i for i, label in enumerate(its_labels)
+                if label in whole and operand.numblocks[i] > 1
+            ]  # fmt: skip
+            operand = operand.rechunk(dict.fromkeys(cut, -1))
         arguments += [operand, its_labels]
+    require_equal_numbers_of_unknown_blocks(arguments)
     return da.blockwise(
         of_block, tuple(labels), *arguments, token=function.__name__, dtype=dtype,
         meta=np.empty((0,) * len(labels), dtype), new_axes=new_axes, adjust_chunks=adjust_chunks,
@@ -469,8 +491,26 @@ def by_blocks(
     )  # fmt: skip
 
 
+def require_equal_numbers_of_unknown_blocks(arguments):
+    """Dask repeats one block beside several, whatever its length turns out to be."""
+    chunks_of_labels = {}
+    for operand, labels in zip(arguments[::2], arguments[1::2], strict=True):
+        for label, chunks in zip(labels or (), getattr(operand, "chunks", ()), strict=True):
+            if chunks != (1,):
+                chunks_of_labels.setdefault(label, []).append(chunks)
+    for several in chunks_of_labels.values():
+        if len(set(map(len, several))) > 1 and math.isnan(sum(map(sum, several))):
+            raise ValueError(
+                f"one of the arrays has chunks of unknown lengths, and others have other chunks: "
+                f"{several}; x.compute_chunk_sizes() makes lengths known"
+            )
+
+
 def of_block(*blocks, function, names, **keywords):
-    """Of an axis that the result doesn't have, Dask gives a list of blocks, here always of one."""
+    """Of an axis that the result doesn't have, Dask gives a list of blocks, here always of one.
+
+    With its `concatenate=True` it would copy that one.
+    """
     blocks = list(blocks)
     for i in range(len(blocks)):
         while isinstance(blocks[i], list):
@@ -483,12 +523,14 @@ def of_block(*blocks, function, names, **keywords):
 
 @contextlib.contextmanager
 def among_blocks():
-    """One thread for a block of a Dask array in a thread of a pool, unless a number was set.
+    """One thread for a block that is computed in a pool of threads or processes, unless a number
+    was set.
 
     As many blocks are computed at once as there are CPUs, and OpenMP would start as many threads
     for each of them.
     """
-    if _threads.is_set or threading.current_thread() is threading.main_thread():
+    is_alone = threading.current_thread() is threading.main_thread() and parent_process() is None
+    if _threads.is_set or is_alone:
         yield
         return
     before = kernels.set_thread_limit_here(1)

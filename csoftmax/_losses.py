@@ -14,6 +14,7 @@ from csoftmax._arguments import (
     call,
     computed_type,
     functions_for_dask,
+    may_be_equal,
     new_result,
     normalized_axis,
     quiet,
@@ -433,12 +434,16 @@ def as_class_weight(weight, classes, dtype):
     if weight is None:
         return None
     weight = as_logits(weight, "weight")
-    if weight.shape != (classes,):
+    require_number_for_each(weight, classes)
+    with quiet():
+        return np.ascontiguousarray(weight, dtype)
+
+
+def require_number_for_each(weight, classes):
+    if not may_be_equal(weight.shape, (classes,)):
         raise ValueError(
             f"weight must have a number for each class, shape ({classes},); got {weight.shape}"
         )
-    with quiet():
-        return np.ascontiguousarray(weight, dtype)
 
 
 def require_no_class(ignore_index):
@@ -468,10 +473,14 @@ def weighted(losses, weights):
         return products.astype(losses.dtype)[()]
 
 
+def empty_as_indices(target):
+    """NumPy makes float64 of an empty list."""
+    return target.astype(np.int64) if target.size == 0 and target.dtype == np.float64 else target
+
+
 def as_class_indices(target, row_shape, classes, ignore_index, or_else=""):
     """`target` as int64, every one of which is a class or `ignore_index`."""
-    if target.size == 0 and target.dtype == np.float64:
-        target = target.astype(np.int64)    # an empty list
+    target = empty_as_indices(target)
     if target.shape != row_shape or target.dtype.kind not in "iu":
         refuse_class_indices(target, row_shape, or_else)
     if target.dtype == np.uint64 and target.size and target.max() > np.uint64(2**63 - 1):

@@ -1,4 +1,4 @@
-"""Dask arrays: lazy, the same bits as of NumPy arrays, rows in several chunks, real workers."""
+"""Dask arrays: lazy, the same as NumPy arrays, rows in several chunks, real workers."""
 
 import dask
 import dask.array as da
@@ -136,6 +136,67 @@ def test_losses_of_unknown_lengths(reduction):
             np.testing.assert_allclose(lazily.compute(), expected, rtol=5e-16)
 
 
+def test_chunks_without_numbers():
+    """As they are left by a selection."""
+    logits = LOGITS[:1, 0]
+    made = da.from_array(logits, ((0, 1), 6))
+    for reduction in ("mean", "sum", "none"):
+        expected = cross_entropy(logits, [3], reduction=reduction)
+        assert_close(cross_entropy(made, [3], reduction=reduction).compute(), expected)
+    for where in (logits > 0, da.from_array(logits > 0, ((1, 0), 6))):
+        assert_close(softmax(made, where=where).compute(), softmax(logits, where=logits > 0))
+    assert_close(cross_entropy(da.zeros((0, 3)), [], reduction="sum").compute(), np.float64(0))
+
+
+def test_unknown_lengths_beside_others():
+    """Dask would repeat the one block beside the several, whatever their lengths."""
+    x = da.from_array(LOGITS[0, 0], 6)
+    weight = da.from_array(np.ones(6), 2)
+    with pytest.raises(ValueError, match="compute_chunk_sizes"):
+        csoftmax.binary_cross_entropy(x[x > -99], x[x > -99] > 0, weight=weight[weight > 0])
+
+
+def test_rows_of_unknown_length():
+    x = da.from_array(LOGITS[0], (5, 6))[:, da.from_array(LOGITS[0, 0] > 0, 6)]
+    expected = LOGITS[0][:, LOGITS[0, 0] > 0]
+    assert_close(softmax(x).compute(), softmax(expected))
+    assert_close(logsumexp(x, keepdims=True).compute(), logsumexp(expected, keepdims=True))
+    weight = np.arange(1.0, 1 + expected.shape[1])
+    for keywords in ({}, {"weight": weight}):
+        result = csoftmax.nll_loss(x, np.zeros(5, int), **keywords)
+        assert_close(result.compute(), csoftmax.nll_loss(expected, np.zeros(5, int), **keywords))
+
+
+def test_numpy_arrays_are_one_chunk():
+    """However large: chunks that Dask would choose could cut rows."""
+    target = da.from_array(np.zeros((4, 5), int), 2)
+    with dask.config.set({"array.chunk-size": "64B"}):
+        result = cross_entropy(LOGITS, target).compute()
+    assert_close(result, cross_entropy(LOGITS, target.compute()))
+
+
+def test_masked_blocks_are_refused():
+    """Whole rows and parts of them, masked themselves or by such a mask."""
+    masked = da.ma.masked_array(da.from_array(LOGITS, (2, 5, 3)), LOGITS > 0)
+    everything = da.ones(SHAPE, dtype=bool, chunks=masked.chunks)
+    masked_mask = da.ma.masked_array(everything, LOGITS > 0)
+    plain = da.from_array(LOGITS, (2, 5, 3))
+    for x, where in ((masked, None), (masked, everything), (plain, masked_mask)):
+        for function in (softmax, log_softmax, logsumexp):
+            for one in (x, x.rechunk({2: -1})):
+                with pytest.raises(TypeError, match="is masked"):
+                    function(one, where=where).compute()
+
+
+def test_targets_that_are_probabilities_are_not_kept():
+    """Their number is known: no block of them is needed before the gradients are computed."""
+    logits = da.from_array(LOGITS, (1, 5, 6))
+    for target, needs_blocks in ((softmax(logits), False), (da.zeros((4, 5), dtype=int), True)):
+        _, grad = cross_entropy_value_and_grad(logits, target)
+        names = [name for name in grad.dask.layers if name.startswith("number_of_block")]
+        assert bool(names) == needs_blocks
+
+
 # Rows in several chunks
 
 def limits_of_parts(limits, dtype, has_temperature):
@@ -215,6 +276,15 @@ def test_any_axes_in_several_chunks(name, axis, chunks, dtype):
     np.testing.assert_allclose(
         result.compute(), expected, rtol=12 * np.finfo(dtype).eps, atol=atol
     )
+
+
+def test_temperature_0_without_a_tie_of_blocks():
+    for x in (np.full((4, 6), -np.inf), np.full((4, 6), np.inf), np.arange(24.0).reshape(4, 6)):
+        expected = softmax(x, None, temperature=0)
+        assert_close(softmax(da.from_array(x, 2), None, temperature=0).compute(), expected)
+    x = np.zeros((4, 6))    # whose parts follow one another
+    result = softmax(da.from_array(x, (2, 6)), None, temperature=0)
+    assert_close(result.compute(), softmax(x, None, temperature=0))
 
 
 def test_no_block_has_a_whole_row():
@@ -310,6 +380,7 @@ TARGET = da.zeros((4, 5), dtype=int, chunks=2)
         (lambda: cross_entropy(ROWS, ROWS, ignore_index=3), ValueError, "ignore_index is of no"),
         (lambda: cross_entropy(ROWS, TARGET, reduction="all"), ValueError, "reduction must be"),
         (lambda: cross_entropy(ROWS, TARGET, weight=[1, 2]), ValueError, "weight must have"),
+        (lambda: cross_entropy(ROWS, TARGET, weight=da.ones(5)), ValueError, "weight must have"),
         (lambda: cross_entropy(ROWS, TARGET, label_smoothing=2), ValueError, "label_smoothing"),
         (
             lambda: csoftmax.binary_cross_entropy(ROWS, TARGET), ValueError,
@@ -330,8 +401,8 @@ def test_errors_at_once(call, error, message):
     [
         (lambda: softmax(ROWS, temperature=-ROWS[..., 0]), ValueError, "at least 0"),
         (lambda: cross_entropy(ROWS, TARGET + 6), IndexError, "is 6, but classes are 0 to 5"),
-        (lambda: cross_entropy(ROWS, TARGET, weight=da.ones(5)), ValueError, "weight must have"),
         (lambda: softmax(da.zeros((4, 4), chunks=2), None, temperature=0), ValueError, "rechunk"),
+        (lambda: softmax(da.zeros((4, 4), chunks=2), (0, 1), temperature=0), ValueError, "chunks"),
     ],
 )  # fmt: skip
 def test_errors_of_blocks(call, error, message):
