@@ -10,8 +10,6 @@ together two numbers of each part of a row.
 
 import contextlib
 import math
-import threading
-from multiprocessing import parent_process
 
 import dask.array as da
 import numpy as np
@@ -523,14 +521,12 @@ def of_block(*blocks, function, names, **keywords):
 
 @contextlib.contextmanager
 def among_blocks():
-    """One thread for a block that is computed in a pool of threads or processes, unless a number
-    was set.
+    """One thread for a block, unless a number was set.
 
-    As many blocks are computed at once as there are CPUs, and OpenMP would start as many threads
-    for each of them.
+    As many blocks are computed at once as there are CPUs, in threads or processes, and OpenMP would
+    start as many threads for each of them.
     """
-    is_alone = threading.current_thread() is threading.main_thread() and parent_process() is None
-    if _threads.is_set or is_alone:
+    if _threads.is_set:
         yield
         return
     before = kernels.set_thread_limit_here(1)

@@ -328,7 +328,7 @@ def in_blocks(scheduler):
 
 csoftmax.set_num_threads({threads})
 default = csoftmax.get_num_threads()
-print(in_blocks("threads") == {{{expected}}}, in_blocks("synchronous") == {{default}})
+print(*(in_blocks(scheduler) == {{{expected}}} for scheduler in ("threads", "synchronous")))
 assert csoftmax.get_num_threads() == default
 """
 
@@ -342,7 +342,7 @@ assert csoftmax.get_num_threads() == default
         (None, "default", {"OMP_NUM_THREADS": "2"}),
     ],
 )
-def test_blocks_in_threads_use_one_thread_each(threads, expected, environment, monkeypatch):
+def test_blocks_use_one_thread_each(threads, expected, environment, monkeypatch):
     """Or as many as were asked for."""
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     script = THREADS_OF_BLOCKS.format(threads=threads, expected=expected)
