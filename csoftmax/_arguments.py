@@ -186,8 +186,8 @@ def require_broadcastable(array, shape, name, what="the shape of the logits with
     try:
         if has_unknown_length(array.shape) or has_unknown_length(shape):
             last = shape[max(0, len(shape) - array.ndim) :]
-            fits = may_be_equal([n for n in array.shape if n != 1],
-                                [m for n, m in zip(array.shape, last, strict=True) if n != 1])
+            pairs = [(n, m) for n, m in zip(array.shape, last, strict=True) if n != 1]
+            fits = may_be_equal([n for n, _ in pairs], [m for _, m in pairs])
         else:
             fits = np.broadcast_shapes(array.shape, shape) == shape
     except ValueError:

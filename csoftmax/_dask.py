@@ -171,7 +171,10 @@ def cross_entropy_value_and_grad(
 
 
 def nll_loss(log_probs, target, axis, weight, ignore_index, reduction):
-    loss = LazyLoss(log_probs, target, axis, weight, ignore_index, reduction, "log_probs")
+    loss = LazyLoss(
+        log_probs, target, axis, weight, ignore_index, reduction, "log_probs",
+        takes_probabilities=False,
+    )  # fmt: skip
     losses = by_blocks(
         _losses.nll_loss, loss.rows, *loss.operands(), loss.dtype, reduction="none",
         **loss.keywords,
@@ -184,7 +187,10 @@ def nll_loss(log_probs, target, axis, weight, ignore_index, reduction):
 class LazyLoss:
     """The arguments of a loss, checked as far as they are known."""
 
-    def __init__(self, logits, target, axis, weight, ignore_index, reduction, name="logits"):
+    def __init__(
+        self, logits, target, axis, weight, ignore_index, reduction, name="logits",
+        takes_probabilities=True,
+    ):  # fmt: skip
         _losses.require_reduction(reduction)
         self.reduction = reduction
         self.logits = logits = as_lazy_logits(logits, name)
@@ -194,12 +200,12 @@ class LazyLoss:
         self.dtype = computed_type(logits)
         target = as_lazy(target, "target")
         ignore_index = _losses.as_ignore_index(ignore_index)
-        self.has_indices = name == "log_probs" or not may_be_equal(target.shape, logits.shape)
+        self.has_indices = not (takes_probabilities and may_be_equal(target.shape, logits.shape))
         if self.has_indices:
             target = _losses.empty_as_indices(target)
             row_shape = tuple(logits.shape[i] for i in self.rows)
             if not may_be_equal(target.shape, row_shape) or target.dtype.kind not in "iu":
-                or_else = "" if name == "log_probs" else _losses.or_probabilities(logits, axis)
+                or_else = _losses.or_probabilities(logits, axis) if takes_probabilities else ""
                 _losses.refuse_class_indices(target, row_shape, or_else)
         else:
             as_lazy_logits(target, "target")

@@ -1,7 +1,7 @@
 """The floating-point environment: rounding mode, flags, what is done with subnormals.
 
-A host may have set any of it, with other libraries' help (a library that is linked with -ffast-math
-flushes subnormals, PyTorch can be told to). The kernels compute in the default one, each thread of
+A host may have set any of it, with other libraries' help (one that is linked for unsafe, fast
+arithmetic flushes subnormals, PyTorch can be told to). The kernels compute in the default one, each thread of
 OpenMP too: what they rely on holds, and results don't depend on it. Afterwards the host's is back,
 with the flags that it had. The kernels use the vector unit alone, not the x87.
 """
