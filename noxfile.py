@@ -146,7 +146,6 @@ def second_compiler(session):
 def serial(session):
     """The suite, built without OpenMP."""
     copied(session)
-    # Cython has a variable for the number of threads, which nothing reads then.
     install_with_all_warnings(session, "-Wno-unused-but-set-variable", CSOFTMAX_OPENMP="0")
     session.run(*SUITE, *session.posargs)
 
@@ -167,7 +166,6 @@ def sanitizers(session):
             "LD_PRELOAD": runtime,
             "ASAN_OPTIONS": "detect_leaks=0:allocator_may_return_null=1",    # CPython leaks
             "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1",
-            "OMP_WAIT_POLICY": "passive",
         },
     )  # fmt: skip
 

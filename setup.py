@@ -64,7 +64,7 @@ class BuildKernels(build_ext):
         if os.environ.get("CSOFTMAX_OPENMP") == "0":
             openmp = []
         elif not self.compiles(uses_openmp, openmp, link=True):
-            print("No OpenMP: csoftmax will use one thread.", file=sys.stderr)
+            print("No OpenMP: its limits on threads will not hold for csoftmax.", file=sys.stderr)
             openmp = []
         optional = [
             flag for flag in OPTIONAL_FLAGS
@@ -102,7 +102,7 @@ extensions = [
         [f"csoftmax/kernels/{name}.pyx"],
         include_dirs=[numpy.get_include()],
         define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")],
-        depends=[str(path) for path in Path("csoftmax/kernels").glob("*.px[id]")],
+        depends=[str(path) for path in Path("csoftmax/kernels").glob("*.[ph]*")],
     )
     for name in ["cpu", *BUILDS]
 ]
@@ -114,8 +114,8 @@ setup(
         build_dir="build/cython",
         compiler_directives={
             "boundscheck": False, "wraparound": False, "cdivision": True, "initializedcheck": False,
-            # Nothing that changes is shared but the limit of threads and the memory that is kept
-            # for results, both of which are read and written atomically.
+            # Nothing that changes is shared but what threads.h and memory.pxi keep, which is read
+            # and written atomically.
             "freethreading_compatible": True,
         },
     ),

@@ -113,6 +113,9 @@ class _Config(TypedDict):
     compiler: str
     openmp: bool
     num_threads: int
+    num_threads_from: str
+    helper_threads: int
+    helpers_pay: bool
 
 def get_num_threads() -> int: ...
 def set_num_threads(n: SupportsIndex | None) -> None: ...

@@ -1,7 +1,7 @@
 """What is in use: version, build, compiler, threads."""
 
 from csoftmax._dispatch import isa, isas_built, isas_supported, kernels
-from csoftmax._threads import get_num_threads
+from csoftmax._threads import threads_in_use
 
 __version__ = "0.1.0"
 
@@ -18,8 +18,12 @@ def show_config(mode="stdout"):
     -------
     dict or None
         With "dicts": ``version``; ``isa``, the instruction set in use; ``isas_built``;
-        ``isas_supported`` by this CPU; ``compiler``; ``openmp``, whether it was built with it;
-        ``num_threads``, see `get_num_threads`.
+        ``isas_supported`` by this CPU; ``compiler``; ``openmp``, whether it was built with it,
+        so that OpenMP's limits hold; ``num_threads``, see `get_num_threads`;
+        ``num_threads_from``, what that limit comes from; ``helper_threads``, how many csoftmax
+        has started so far; ``helpers_pay``, whether large calls were faster with them of late.
+        Where they were not, as beside other work on the same CPUs, the next calls use one
+        thread for a while.
 
     Raises
     ------
@@ -33,8 +37,10 @@ def show_config(mode="stdout"):
     Examples
     --------
     >>> import csoftmax
-    >>> sorted(csoftmax.show_config(mode="dicts"))
-    ['compiler', 'isa', 'isas_built', 'isas_supported', 'num_threads', 'openmp', 'version']
+    >>> csoftmax.set_num_threads(1)
+    >>> csoftmax.show_config(mode="dicts")["num_threads_from"]
+    'set_num_threads'
+    >>> csoftmax.set_num_threads(None)
     """
     if mode not in ("stdout", "dicts"):
         raise ValueError(f"mode must be 'stdout' or 'dicts', got {mode!r}")
@@ -45,7 +51,7 @@ def show_config(mode="stdout"):
         "isas_supported": list(isas_supported),
         "compiler": kernels.compiler,
         "openmp": kernels.openmp,
-        "num_threads": get_num_threads(),
+        **threads_in_use(),
     }
     if mode == "dicts":
         return config

@@ -529,8 +529,8 @@ def of_block(*blocks, function, names, **keywords):
 def among_blocks():
     """One thread for a block, unless a number was set.
 
-    As many blocks are computed at once as there are CPUs, in threads or processes, and OpenMP would
-    start as many threads for each of them.
+    As many blocks are computed at once as there are CPUs, in threads or processes: more threads
+    would only take each other's time.
     """
     if _threads.is_set:
         yield

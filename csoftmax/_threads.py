@@ -1,7 +1,8 @@
 """How many threads a call may use.
 
 The kernels take the smaller of the limit set here and OpenMP's own, at every call, so that
-``OMP_NUM_THREADS`` and ``threadpoolctl`` hold as well. Small inputs use one thread in any case.
+``OMP_NUM_THREADS`` and ``threadpoolctl`` hold as well. Within that limit they decide themselves:
+small inputs use one thread, and so does a call in bad company (kernels/threads.h).
 """
 
 import math
@@ -12,29 +13,21 @@ from csoftmax._dispatch import kernels
 
 VARIABLE = "CSOFTMAX_NUM_THREADS"
 
-# Whether this process is a fork's child. OpenMP's threads stay behind in the parent, and the next
-# parallel region would wait for them forever; a child uses one thread.
-forked = False
+# csoftmax's own limit, and what it comes from.
+own_limit = source = None
 
 # Whether somebody set the number of threads, so that it is not for us to judge.
 is_set = False
 
 
-def after_fork():
-    global forked
-    forked = True
-    kernels.set_thread_limit(1)
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=after_fork)
-
-
 def cpus_of_process():
-    """CPUs that the affinity mask and the cgroup's quota leave to this process."""
+    """CPUs that are left to this process, and by what."""
     has_affinity = hasattr(os, "sched_getaffinity")    # not on macOS and Windows
     cpus = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
-    return max(1, min(cpus, cgroup_quota()))
+    quota = cgroup_quota()
+    if quota < cpus:
+        return max(1, quota), "the quota of a cgroup"
+    return cpus, "the affinity mask" if cpus < (os.cpu_count() or 1) else "the number of CPUs"
 
 
 def cgroup_quota(groups="/proc/self/cgroup", root="/sys/fs/cgroup"):
@@ -82,12 +75,13 @@ def text_of(path):
 
 
 def default_limit():
+    """The limit where none is set by a call, and what it comes from."""
     text = os.environ.get(VARIABLE)
     if text is None:
         return cpus_of_process()
     if not text.strip().isdecimal() or int(text) < 1:
         raise ImportError(f"csoftmax: {VARIABLE}={text!r}; it must be a whole number, at least 1.")
-    return int(text)
+    return int(text), VARIABLE
 
 
 def set_num_threads(n):
@@ -114,8 +108,8 @@ def set_num_threads(n):
     -----
     OpenMP's own limits (``OMP_NUM_THREADS``, ``threadpoolctl``) hold too, and small inputs use one
     thread. So do blocks of a Dask array unless a number is set here or by a variable, as several
-    are computed at once. After a fork the child uses one thread, whatever is set. Results don't
-    depend on the number of threads, to the last bit.
+    are computed at once. Beside other work on the same CPUs a call uses one thread where that is
+    faster. Results don't depend on the number of threads, to the last bit.
 
     Examples
     --------
@@ -125,10 +119,10 @@ def set_num_threads(n):
     1
     >>> csoftmax.set_num_threads(None)
     """
-    global is_set
+    global is_set, own_limit, source
     is_set = n is not None or VARIABLE in os.environ or "OMP_NUM_THREADS" in os.environ
     if n is None:
-        limit = default_limit()
+        own_limit, source = default_limit()
     else:
         try:
             limit = operator.index(n)
@@ -136,11 +130,12 @@ def set_num_threads(n):
             raise TypeError(f"n must be an integer or None, got {n!r}") from None
         if limit < 1:
             raise ValueError(f"n must be at least 1, or None for the default, got {limit}")
-    kernels.set_thread_limit(1 if forked else min(limit, 2**31 - 1))
+        own_limit, source = limit, "set_num_threads"
+    kernels.set_thread_limit(min(own_limit, 2**31 - 1))
 
 
 def get_num_threads():
-    """How many threads a call on a large input uses now.
+    """How many threads a call on a large input may use now.
 
     Returns
     -------
@@ -158,6 +153,17 @@ def get_num_threads():
     True
     """
     return kernels.get_num_threads()
+
+
+def threads_in_use():
+    """What `show_config` says of threads."""
+    openmp_limit, helpers, helpers_pay = kernels.thread_state()
+    return {
+        "num_threads": get_num_threads(),
+        "num_threads_from": "OpenMP" if openmp_limit < own_limit else source,
+        "helper_threads": helpers,
+        "helpers_pay": helpers_pay,
+    }
 
 
 set_num_threads(None)

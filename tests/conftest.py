@@ -23,8 +23,9 @@ def build(request, monkeypatch):
     for module in WITH_KERNELS:
         monkeypatch.setattr(module, "kernels", kernels)
     kernels.set_thread_limit(2)
+    kernels.ask_always(True)
     yield request.param
-    kernels.set_thread_limit(csoftmax._threads.default_limit())
+    kernels.set_thread_limit(csoftmax._threads.own_limit)
 
 
 @pytest.fixture

@@ -165,7 +165,7 @@ def fail_allocations_of_kernels(name, path):
 
 def run_here(code, **environment):
     """In a process of its own, with what this module defines."""
-    run_checked(f"from {__name__} import *\n{code}", OMP_WAIT_POLICY="passive", **environment)
+    run_checked(f"from {__name__} import *\n{code}", **environment)
 
 
 def needs_testcapi():

@@ -1,6 +1,6 @@
 """After fork, and in pools of processes: nothing hangs, and every function has the same bits.
 
-A child that waits for OpenMP threads which stayed in its parent hangs; then `run` ends it.
+A child that waits for threads which stayed in its parent hangs; then `run` ends it.
 """
 
 import multiprocessing
@@ -12,16 +12,14 @@ from .test_dispatch import run_checked
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 
-# Threads that wait don't take the time of other processes, which also use two.
-TWO_THREADS = {"OMP_NUM_THREADS": "2", "CSOFTMAX_NUM_THREADS": "2", "OMP_WAIT_POLICY": "passive"}
+TWO_THREADS = {"OMP_NUM_THREADS": "2", "CSOFTMAX_NUM_THREADS": "2"}
 
-# OpenMP's threads exist when this is done.
+# Its helper exists when this is done.
 PARENT = """
 import os, threading, traceback, numpy as np, csoftmax
-from tests import every_function
 from tests.every_function import bits_of_everything
 
-assert csoftmax.get_num_threads() == every_function.threads(2)
+assert csoftmax.get_num_threads() == 2
 expected = bits_of_everything()
 
 def compute_and_compare():
@@ -53,14 +51,17 @@ assert in_child(compute_and_compare)
 compute_and_compare()    # in the parent, too
 """
 
-USES_ONE_THREAD = """
-def use_one_thread():
-    assert csoftmax.get_num_threads() == 1
-    for threads in (2, None):
-        csoftmax.set_num_threads(threads)
-        compute_and_compare()
-assert in_child(use_one_thread)
-assert csoftmax.get_num_threads() == every_function.threads(2)
+HAS_HELPERS = """
+def have_helpers():
+    assert csoftmax.get_num_threads() == 2
+    config = csoftmax.show_config("dicts")
+    assert config["helper_threads"] == 0, config
+    helped = csoftmax._dispatch.kernels.number_of_calls_helped()
+    compute_and_compare()
+    assert csoftmax.show_config("dicts")["helper_threads"] == 1
+    assert csoftmax._dispatch.kernels.number_of_calls_helped() > helped
+assert in_child(have_helpers)
+assert csoftmax.show_config("dicts")["helper_threads"] == 1
 """
 
 CHILD_OF_A_CHILD = """
@@ -75,7 +76,7 @@ compute_and_compare()
 
 FROM_ANOTHER_THREAD = """
 def compute_and_fork():
-    compute_and_compare()    # OpenMP threads of this thread's own
+    compute_and_compare()
     return in_child(compute_and_compare)
 assert in_thread(compute_and_fork)
 assert in_thread(lambda: in_child(compute_and_compare))
@@ -130,14 +131,14 @@ assert not failures
 @needs_fork
 @pytest.mark.parametrize(
     "script",
-    [CHILD, USES_ONE_THREAD, CHILD_OF_A_CHILD, FROM_ANOTHER_THREAD, THREADS_IN_CHILD, DURING_CALLS],
+    [CHILD, HAS_HELPERS, CHILD_OF_A_CHILD, FROM_ANOTHER_THREAD, THREADS_IN_CHILD, DURING_CALLS],
     ids=[
-        "child", "one thread", "child of a child", "from another thread", "threads in the child",
+        "child", "helpers", "child of a child", "from another thread", "threads in the child",
         "during calls",
     ],
 )  # fmt: skip
 def test_after_fork(script):
-    """libgomp's threads are not in the child: a parallel region there would wait forever."""
+    """Its parent's helpers are not in the child, which has helpers of its own."""
     run_checked(PARENT + script, **TWO_THREADS)
 
 
@@ -145,9 +146,8 @@ BEFORE_IMPORT = """
 import os, sys, numpy as np
 child = os.fork()
 import csoftmax
-from tests import every_function
 from tests.every_function import bits_of_everything
-assert csoftmax.get_num_threads() == every_function.threads(2)
+assert csoftmax.get_num_threads() == 2
 results = bits_of_everything()
 csoftmax.set_num_threads(1)
 assert results == bits_of_everything()

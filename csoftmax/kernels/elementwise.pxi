@@ -106,6 +106,8 @@ cdef void log_1p_block(const floating **inputs, floating *y, Py_ssize_t n) noexc
 # The loop. Blocks are numbered through all rows.
 
 cdef struct Blocks:
+    const Elementwise *operation
+    npy_intp begin    # of those that threads share
     char **args
     const npy_intp *row_steps
     const npy_intp *number_steps
@@ -129,9 +131,10 @@ cdef inline const floating *contiguous(
 
 
 cdef void over_blocks(
-    const Elementwise *operation, const Blocks *all, npy_intp first, npy_intp last,
-    floating type_tag
+    void *work, npy_intp first, npy_intp last, int participant, const floating *type_tag
 ) noexcept nogil:
+    cdef const Blocks *all = <Blocks *> work
+    cdef const Elementwise *operation = all.operation
     cdef floating copies[MAX_INPUTS][FLOAT_BLOCK]
     cdef floating results[FLOAT_BLOCK]
     cdef const floating *inputs[MAX_INPUTS]
@@ -140,7 +143,7 @@ cdef void over_blocks(
     cdef bint is_contiguous = step == size
     cdef char *y
     cdef int k
-    for block in range(first, last):
+    for block in range(all.begin + first, all.begin + last):
         row = block // all.in_row
         start = block % all.in_row * FLOAT_BLOCK
         count = min(FLOAT_BLOCK, all.n - start)
@@ -172,7 +175,8 @@ cdef void over_numbers(
 ) noexcept nogil:
     """In shares, between which signals are handled."""
     cdef Blocks all
-    cdef npy_intp blocks, first = 0, last
+    cdef npy_intp blocks, first = 0, last, numbers
+    all.operation = operation
     all.args = args
     all.row_steps = row_steps
     all.number_steps = number_steps
@@ -181,28 +185,11 @@ cdef void over_numbers(
     blocks = rows * all.in_row
     while first < blocks and not is_stopped():
         last = min(blocks, first + NUMBERS_PER_SHARE // FLOAT_BLOCK)
-        share_blocks[floating](operation, &all, first, last, 0)
-        must_stop((last - first) * min(n, FLOAT_BLOCK))
+        numbers = (last - first) * min(n, FLOAT_BLOCK)
+        all.begin = first
+        share(<Work> over_blocks[floating], &all, last - first, 1, numbers, threads_for(numbers))
+        must_stop(numbers)
         first = last
-
-
-cdef void share_blocks(
-    const Elementwise *operation, const Blocks *all, npy_intp first, npy_intp last,
-    floating type_tag
-) noexcept nogil:
-    cdef npy_intp blocks = last - first
-    cdef int threads = <int> max(1, min(threads_for(blocks * min(all.n, FLOAT_BLOCK)), blocks)), t
-    cdef uint64_t of_thread
-    if threads == 1:
-        over_blocks[floating](operation, all, first, last, 0)
-    else:
-        for t in prange(threads, num_threads=threads, schedule="static", chunksize=1):
-            of_thread = enter_environment()
-            over_blocks[floating](
-                operation, all, first + blocks * t // threads, first + blocks * (t + 1) // threads,
-                0,
-            )
-            csoftmax_set_environment(of_thread)
 
 
 cdef inline void elementwise_loop(
@@ -246,26 +233,31 @@ cdef inline double sum_of_block(const floating *x, npy_intp n) noexcept nogil:
     return total.hi + total.lo
 
 
+cdef struct SummedBlocks:
+    const void *x
+    npy_intp n
+    double *sums
+
+
 cdef void sum_blocks(
-    const floating *x, npy_intp n, double *sums, npy_intp first, npy_intp last
+    void *work, npy_intp first, npy_intp last, int participant, const floating *type_tag
 ) noexcept nogil:
+    cdef SummedBlocks *all = <SummedBlocks *> work
     cdef npy_intp block
     for block in range(first, last):
-        sums[block] = sum_of_block(x + block * SUMMED, min(SUMMED, n - block * SUMMED))
+        all.sums[block] = sum_of_block(
+            <floating *> all.x + block * SUMMED, min(SUMMED, all.n - block * SUMMED)
+        )
 
 
 cdef double sum_of_numbers(const floating *x, npy_intp n, double *sums) noexcept nogil:
     """By blocks, which depend on nothing but n."""
     cdef npy_intp blocks = (n + SUMMED - 1) // SUMMED
-    cdef int threads = <int> max(1, min(threads_for(n), blocks)), t
-    cdef uint64_t of_thread
-    if threads == 1:
-        sum_blocks(x, n, sums, 0, blocks)
-    else:
-        for t in prange(threads, num_threads=threads, schedule="static", chunksize=1):
-            of_thread = enter_environment()
-            sum_blocks(x, n, sums, blocks * t // threads, blocks * (t + 1) // threads)
-            csoftmax_set_environment(of_thread)
+    cdef SummedBlocks all
+    all.x = x
+    all.n = n
+    all.sums = sums
+    share(<Work> sum_blocks[floating], &all, blocks, 1, n, threads_for(n))
     return sum_of_block(sums, blocks)
 
 

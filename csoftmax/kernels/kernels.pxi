@@ -6,7 +6,6 @@ from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
 from cpython.object cimport PyObject
 from cpython.pycapsule cimport PyCapsule_New
 from cpython.ref cimport Py_DECREF, Py_INCREF
-from cython.parallel cimport prange
 from libc.float cimport DBL_MAX, FLT_MAX
 from libc.math cimport INFINITY, NAN, fabs, floor
 from libc.stdint cimport int64_t, uint32_t, uint64_t
@@ -35,6 +34,10 @@ from csoftmax.kernels.rows cimport (
     exponentials_in_two_sweeps, finish_guessed, guess_reduction, has_nan, in_units_of_row,
     log_sum_of_row, sum_of_row, sweep_guessed,
 )
+from csoftmax.kernels.threads cimport (
+    NUMBERS_PER_THREAD, Work, helpers_pay, openmp_limit, set_limit, set_up_threads, share,
+    thread_limit_here, threads_for, threads_of_call,
+)
 from csoftmax.kernels.weighing cimport (
     PER_DISTANCE_UNIT, Coefficients, Distances, add_gradient, add_product, add_term,
     add_weighted, coefficient, distance, finished, from_higher, over_temperature, start_sums,
@@ -44,23 +47,9 @@ from csoftmax.kernels.weighing cimport (
 cdef extern from * nogil:
     """
     #ifdef _OPENMP
-    #include <omp.h>
-    #define csoftmax_max_threads() omp_get_max_threads()
     #define CSOFTMAX_OPENMP 1
     #else
-    #define csoftmax_max_threads() 1
     #define CSOFTMAX_OPENMP 0
-    #endif
-
-    /* Of all calls; one thread may set it while another computes. */
-    #if defined(__GNUC__)
-    static int csoftmax_limit = 1;
-    #define csoftmax_thread_limit() __atomic_load_n(&csoftmax_limit, __ATOMIC_RELAXED)
-    #define csoftmax_set_thread_limit(n) __atomic_store_n(&csoftmax_limit, n, __ATOMIC_RELAXED)
-    #else
-    static volatile int csoftmax_limit = 1;
-    #define csoftmax_thread_limit() csoftmax_limit
-    #define csoftmax_set_thread_limit(n) (csoftmax_limit = (n))
     #endif
 
     #if defined(__clang__)
@@ -75,9 +64,6 @@ cdef extern from * nogil:
     #define CSOFTMAX_COMPILER "unknown"
     #endif
     """
-    int csoftmax_max_threads()
-    int csoftmax_thread_limit()
-    void csoftmax_set_thread_limit(int)
     const char *CSOFTMAX_COMPILER
     bint CSOFTMAX_OPENMP
 
@@ -88,6 +74,7 @@ import_ufunc()
 compiler = CSOFTMAX_COMPILER.decode()
 openmp = bool(CSOFTMAX_OPENMP)
 
+include "threads.pxi"
 include "operation.pxi"
 include "environment.pxi"
 include "stops.pxi"

@@ -25,8 +25,6 @@ cdef enum:
     # axis, while they fit the cache.
     TILE_ROWS = 64
     TILE_BYTES = 262144
-    # Below this many numbers a second thread costs more than it brings.
-    NUMBERS_PER_THREAD = 12288
 
 
 cdef inline bint is_ordinary(double temperature) noexcept nogil:
@@ -36,35 +34,6 @@ cdef inline bint is_ordinary(double temperature) noexcept nogil:
 
 cdef inline bint is_product(const Operation *operation) noexcept nogil:
     return operation.numbers == SOFTMAX_PRODUCTS or operation.numbers == LOG_SOFTMAX_PRODUCTS
-
-
-cdef extern from * nogil:
-    """
-    /* Of the calls that a thread makes. */
-    CSOFTMAX_OF_THREAD int csoftmax_limit_here = INT_MAX;
-    """
-    int limit_here "csoftmax_limit_here"
-
-
-def set_thread_limit(int limit):
-    csoftmax_set_thread_limit(limit)
-
-
-def set_thread_limit_here(int limit):
-    """For the calls of this Python thread; what it was before."""
-    global limit_here
-    before = limit_here
-    limit_here = limit
-    return before
-
-
-cpdef int get_num_threads() noexcept nogil:
-    return min(min(csoftmax_thread_limit(), limit_here), csoftmax_max_threads())
-
-
-cdef inline int threads_for(npy_intp numbers) noexcept nogil:
-    cdef npy_intp worth = numbers // NUMBERS_PER_THREAD
-    return <int> max(1, min(worth, get_num_threads()))
 
 
 cdef inline void finish_row(
@@ -273,15 +242,31 @@ cdef inline double reference_of(const Chunk *chunk) noexcept nogil:
     return chunk.row.maximum if chunk.is_finite else 0
 
 
-cdef inline void sweep_chunks(
-    const Operation *operation, const floating *x, floating *y, npy_intp n, char **operands,
-    npy_intp beside_step, double temperature, Chunk *chunks, npy_intp first, npy_intp last
+cdef struct LongRow:
+    # What the threads that share a row need.
+    const Operation *operation
+    const void *x
+    void *y
+    npy_intp n
+    char **operands
+    npy_intp beside_step
+    double temperature
+    Chunk *chunks
+    const Row *row
+    const Outcome *outcome
+
+
+cdef void sweep_chunks(
+    void *work, npy_intp first, npy_intp last, int participant, const floating *type_tag
 ) noexcept nogil:
-    cdef npy_intp length = chunk_length[floating](0), c
+    cdef LongRow *all = <LongRow *> work
+    cdef npy_intp length = chunk_length[floating](0), c, start
     for c in range(first, last):
+        start = c * length
         sweep_chunk(
-            operation, x + c * length, y + c * length, c * length, min(length, n - c * length),
-            operands, beside_step, temperature, chunks + c,
+            all.operation, <floating *> all.x + start, <floating *> all.y + start, start,
+            min(length, all.n - start), all.operands, all.beside_step, all.temperature,
+            all.chunks + c,
         )
 
 
@@ -308,22 +293,24 @@ cdef inline void combine_distances(
         distances.weighted = plus(distances.weighted, weighted)
 
 
-cdef inline void write_chunks(
-    const Operation *operation, const floating *x, floating *y, npy_intp n, char **operands,
-    const Row *row, const Outcome *outcome, const Chunk *chunks, npy_intp first, npy_intp last
+cdef void write_chunks(
+    void *work, npy_intp first, npy_intp last, int participant, const floating *type_tag
 ) noexcept nogil:
+    cdef LongRow *all = <LongRow *> work
     cdef npy_intp length = chunk_length[floating](0), c, start, count
     cdef Coefficients coefficients
+    cdef floating *y
     for c in range(first, last):
         start = c * length
-        count = min(length, n - start)
+        count = min(length, all.n - start)
+        y = <floating *> all.y + start
         write_numbers(
-            operation, x + start, y + start, y + start, count, row, outcome, chunks[c].ratio,
-            chunks[c].ratio_power,
+            all.operation, <floating *> all.x + start, y, y, count, all.row, all.outcome,
+            all.chunks[c].ratio, all.chunks[c].ratio_power,
         )
-        if operation.numbers == GRADIENTS:
-            coefficients = coefficients_of_row[floating](operation, operands, start, 0)
-            subtract_coefficients(y + start, count, &coefficients, outcome.weighed)
+        if all.operation.numbers == GRADIENTS:
+            coefficients = coefficients_of_row[floating](all.operation, all.operands, start, 0)
+            subtract_coefficients(y, count, &coefficients, all.outcome.weighed)
 
 
 cdef void compute_long_row(
@@ -337,8 +324,7 @@ cdef void compute_long_row(
     cdef Outcome outcome
     cdef Weighed weighed
     cdef Row row
-    cdef uint64_t of_thread
-    cdef int t
+    cdef LongRow all
     outcome.weighed = &weighed
     if operation.is_masked and operation.temperature and is_limit(
         (<double *> operands[operation.temperature - 1])[0]
@@ -349,16 +335,17 @@ cdef void compute_long_row(
         x = y
     if not begin_row(operation, x, y, n, operands, &outcome, &temperature):
         return
-    if threads == 1:
-        sweep_chunks(operation, x, y, n, operands, beside_step, temperature, chunks, 0, count)
-    else:
-        for t in prange(threads, num_threads=threads, schedule="static", chunksize=1):
-            of_thread = enter_environment()
-            sweep_chunks(
-                operation, x, y, n, operands, beside_step, temperature, chunks,
-                count * t // threads, count * (t + 1) // threads,
-            )
-            csoftmax_set_environment(of_thread)
+    all.operation = operation
+    all.x = x
+    all.y = y
+    all.n = n
+    all.operands = operands
+    all.beside_step = beside_step
+    all.temperature = temperature
+    all.chunks = chunks
+    all.row = &row
+    all.outcome = &outcome
+    share(<Work> sweep_chunks[floating], &all, count, 1, n, threads)
     if count == 1:
         is_defined = temperature > 0 and chunks.is_finite
         row = chunks.row
@@ -378,17 +365,8 @@ cdef void compute_long_row(
         fill(y, n, NAN)
         return
     if operation.is_masked:    # if needed, its copy
-        x = y
-    if threads == 1:
-        write_chunks(operation, x, y, n, operands, &row, &outcome, chunks, 0, count)
-    else:
-        for t in prange(threads, num_threads=threads, schedule="static", chunksize=1):
-            of_thread = enter_environment()
-            write_chunks(
-                operation, x, y, n, operands, &row, &outcome, chunks, count * t // threads,
-                count * (t + 1) // threads,
-            )
-            csoftmax_set_environment(of_thread)
+        all.x = y
+    share(<Work> write_chunks[floating], &all, count, 1, n, threads)
     write_target(operation, y, n, operands, &outcome)
 
 
@@ -527,15 +505,13 @@ cdef inline npy_intp copied_rows(npy_intp n, npy_intp size) noexcept nogil:
     return max(1, min(TILE_ROWS, TILE_BYTES // (n * size)))
 
 
-cdef inline npy_intp rows_at_a_time(
-    Path path, npy_intp n, npy_intp size, npy_intp rows
-) noexcept nogil:
+cdef inline npy_intp rows_at_a_time(Path path, npy_intp n, npy_intp size) noexcept nogil:
     cdef npy_intp lanes = LANE_BYTES // size
     if path == DIRECT_COLUMNS:
         return MAX_BATCH
     if path == COPIED_COLUMNS:
         return max(lanes, min(MAX_BATCH, COPY_BYTES // LANE_BYTES // n * lanes))
-    return copied_rows(n, size) if path == COPIED_ROWS else rows
+    return copied_rows(n, size) if path == COPIED_ROWS else STAGED_ROWS
 
 
 cdef inline void copy_columns(
@@ -727,7 +703,7 @@ cdef void over_range(
     cdef int result = operation.operands - 1
     cdef npy_intp size = sizeof(floating)
     cdef npy_intp y_step = all.steps[result] if operation.has_row_result else 0
-    cdef npy_intp limit = rows_at_a_time(span.path, all.n, size, last - first)
+    cdef npy_intp limit = rows_at_a_time(span.path, all.n, size)
     cdef char *operands[MAX_OPERANDS]
     cdef char *x
     cdef char *y = NULL
@@ -736,7 +712,9 @@ cdef void over_range(
     while row < last:
         group = row // span.rows
         place = span.first + row % span.rows
-        rows = min(limit, last - row)
+        rows = last - row
+        if span.path != DIRECT_ROWS:
+            rows = min(limit, rows)
         if span.path != COPIED_COLUMNS:    # which may be of several groups
             rows = min(rows, span.first + span.rows - place)
         x = all.args[0] + group * all.x_group_step + place * all.steps[0]
@@ -836,20 +814,45 @@ cdef void over_span(
         first = last
 
 
+cdef struct SharedRows:
+    const Operation *operation
+    const Rows *all
+    const Span *span
+    npy_intp first
+    npy_intp last
+    npy_intp unit
+    char *scratch
+    npy_intp copy_bytes
+    npy_intp bytes    # of scratch, for each thread
+    int threads_inside
+
+
+cdef void over_units(
+    void *work, npy_intp first, npy_intp last, int participant, const floating *type_tag
+) noexcept nogil:
+    cdef SharedRows *shared = <SharedRows *> work
+    over_range[floating](
+        shared.operation, shared.all, shared.span, shared.first + first * shared.unit,
+        min(shared.last, shared.first + last * shared.unit),
+        shared.scratch + participant * shared.bytes, shared.copy_bytes, shared.threads_inside, 0,
+    )
+
+
 cdef void share_rows(
     const Operation *operation, const Rows *all, const Span *span, npy_intp first, npy_intp last,
     npy_intp unit, floating type_tag
 ) noexcept nogil:
     """Among threads, in whole units, so that the results don't depend on the threads."""
-    cdef npy_intp size = sizeof(floating), rows = last - first, units = rows // unit
+    cdef npy_intp size = sizeof(floating), rows = last - first
+    cdef npy_intp units = (rows + unit - 1) // unit
     cdef int worth = threads_for(rows * all.n)
-    cdef int threads = <int> max(1, min(worth, units)), inside = 1, t
+    cdef int threads = <int> max(1, min(worth, units))
     cdef npy_intp copy_bytes = 0, bytes = 0
     cdef npy_intp chunks = chunks_of[floating](all.n, 0)
-    cdef char *scratch = NULL
-    cdef uint64_t of_thread
+    cdef SharedRows shared
+    shared.threads_inside = 1
     if span.path == DIRECT_ROWS and rows < 8 * worth and rows % worth and chunks >= 4 * worth:
-        inside = worth
+        shared.threads_inside = worth
         threads = 1
     if span.path == DIRECT_COLUMNS and operation.is_masked:
         bytes = copy_bytes = all.n * size * min(MAX_BATCH, span.rows)
@@ -860,21 +863,24 @@ cdef void share_rows(
         bytes = copy_bytes
         if needs_chunks[floating](operation, all.n, 0):
             bytes += chunks * sizeof(Chunk)
+    shared.scratch = NULL
     if bytes:
-        scratch = <char *> scratch_memory(threads * bytes)
-        if scratch == NULL:
+        shared.scratch = <char *> scratch_memory(threads * bytes)
+        if shared.scratch == NULL:
             return
-    if threads == 1:
-        over_range[floating](operation, all, span, first, last, scratch, copy_bytes, inside, 0)
-    else:
-        for t in prange(threads, num_threads=threads, schedule="static", chunksize=1):
-            of_thread = enter_environment()
-            over_range[floating](
-                operation, all, span, first + units * t // threads * unit,
-                first + units * (t + 1) // threads * unit, scratch + t * bytes, copy_bytes, 1, 0,
-            )
-            csoftmax_set_environment(of_thread)
-    PyMem_RawFree(scratch)
+    shared.operation = operation
+    shared.all = all
+    shared.span = span
+    shared.first = first
+    shared.last = last
+    shared.unit = unit
+    shared.copy_bytes = copy_bytes
+    shared.bytes = bytes
+    share(
+        <Work> over_units[floating], &shared, units,
+        max(1, rows_at_a_time(span.path, all.n, size) // unit), rows * all.n, threads,
+    )
+    PyMem_RawFree(shared.scratch)
 
 
 cdef void over_rows(

@@ -98,15 +98,41 @@ cdef inline void write_products_of(
         i += 1
 
 
-cdef inline void sum_products_of_chunks(
-    const floating *x, const floating *g, npy_intp n, Chunk *chunks, npy_intp first, npy_intp last,
+cdef struct LongProducts:
+    # What the threads that share a row need.
+    const void *x
+    const void *g
+    void *y
+    npy_intp n
+    double temperature
+    Chunk *chunks
     Numbers numbers
+    Sum total
+
+
+cdef void sum_products_of_chunks(
+    void *work, npy_intp first, npy_intp last, int participant, const floating *type_tag
 ) noexcept nogil:
-    cdef npy_intp length = chunk_length[floating](0), c
+    cdef LongProducts *all = <LongProducts *> work
+    cdef npy_intp length = chunk_length[floating](0), c, start
     for c in range(first, last):
-        chunks[c].row.others = product_sum(
-            x + c * length, g + c * length, min(length, n - c * length), numbers
+        start = c * length
+        all.chunks[c].row.others = product_sum(
+            <floating *> all.x + start, <floating *> all.g + start, min(length, all.n - start),
+            all.numbers,
         )
+
+
+cdef void write_products_of_chunks(
+    void *work, npy_intp first, npy_intp last, int participant, const floating *type_tag
+) noexcept nogil:
+    cdef LongProducts *all = <LongProducts *> work
+    cdef npy_intp start = first * chunk_length[floating](0)
+    write_products(
+        <floating *> all.x + start, <floating *> all.g + start, <floating *> all.y + start,
+        min(all.n, last * chunk_length[floating](0)) - start, all.total, all.temperature,
+        all.numbers,
+    )
 
 
 cdef void products_of_row(
@@ -114,36 +140,23 @@ cdef void products_of_row(
     Chunk *chunks, int threads, Numbers numbers
 ) noexcept nogil:
     """Chunks are added up in their order, whichever thread they are from."""
-    cdef npy_intp length = chunk_length[floating](0), count = chunks_of[floating](n, 0), c
-    cdef npy_intp first, last
-    cdef Sum total = exactly(0)
-    cdef uint64_t of_thread
-    cdef int t
+    cdef npy_intp count = chunks_of[floating](n, 0), c
+    cdef LongProducts all
     if count == 1:
         write_products(x, g, y, n, product_sum(x, g, n, numbers), temperature, numbers)
         return
-    if threads == 1:
-        sum_products_of_chunks(x, g, n, chunks, 0, count, numbers)
-    else:
-        for t in prange(threads, num_threads=threads, schedule="static", chunksize=1):
-            of_thread = enter_environment()
-            sum_products_of_chunks(
-                x, g, n, chunks, count * t // threads, count * (t + 1) // threads, numbers
-            )
-            csoftmax_set_environment(of_thread)
+    all.x = x
+    all.g = g
+    all.y = y
+    all.n = n
+    all.temperature = temperature
+    all.chunks = chunks
+    all.numbers = numbers
+    all.total = exactly(0)
+    share(<Work> sum_products_of_chunks[floating], &all, count, 1, n, threads)
     for c in range(count):
-        total = plus(total, chunks[c].row.others)
-    if threads == 1:
-        write_products(x, g, y, n, total, temperature, numbers)
-    else:
-        for t in prange(threads, num_threads=threads, schedule="static", chunksize=1):
-            first = count * t // threads * length
-            last = min(n, count * (t + 1) // threads * length)
-            of_thread = enter_environment()
-            write_products(
-                x + first, g + first, y + first, last - first, total, temperature, numbers
-            )
-            csoftmax_set_environment(of_thread)
+        all.total = plus(all.total, chunks[c].row.others)
+    share(<Work> write_products_of_chunks[floating], &all, count, 1, n, threads)
 
 
 cdef inline void products_of_columns(

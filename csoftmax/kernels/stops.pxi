@@ -10,12 +10,6 @@ of a call. That is why handlers are run here too, between two shares of the rows
 
 cdef extern from * nogil:
     """
-    #if defined(_MSC_VER)
-    #define CSOFTMAX_OF_THREAD static __declspec(thread)
-    #else
-    #define CSOFTMAX_OF_THREAD static __thread
-    #endif
-
     CSOFTMAX_OF_THREAD struct csoftmax_stop {
         int out_of_memory;
         PyObject *raised;    /* by a signal's handler */
