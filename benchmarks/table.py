@@ -194,7 +194,7 @@ def torch_value_and_grad(x, target):
 
 
 @cache
-def onnx_session(operator, dtype, axis):
+def onnx_session(operator, dtype, axis, threads):
     """A session for a model of one node, which is all that ONNX Runtime needs for an operation."""
     onnxruntime, helper = import_module("onnxruntime"), import_module("onnx.helper")
     element = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
@@ -215,20 +215,22 @@ def onnx_session(operator, dtype, axis):
     # Not the newest versions of the format, which a release of the runtime may not know yet.
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = csoftmax.get_num_threads()
+    options.intra_op_num_threads = threads
     return onnxruntime.InferenceSession(
         model.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
 
 
-def onnx_call(operator, x, axis, **others):
-    session = onnx_session(operator, x.dtype, axis)
+def onnx_call(operator, x, axis, threads=None, **others):
+    """`threads`: as many as csoftmax if None, ONNX Runtime's own choice if 0."""
+    threads = csoftmax.get_num_threads() if threads is None else threads
+    session = onnx_session(operator, x.dtype, axis, threads)
     inputs = {"x": x, **others}
     return lambda: session.run(None, inputs)[0]
 
 
 def onnx_out(operator, x, axis):
-    session = onnx_session(operator, x.dtype, axis)
+    session = onnx_session(operator, x.dtype, axis, csoftmax.get_num_threads())
     out = np.empty_like(x)
     binding = session.io_binding()
     binding.bind_cpu_input("x", x)
