@@ -14,12 +14,12 @@ import json
 import os
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from importlib import import_module
 from statistics import fmean, median
-from time import clock_gettime, process_time, sleep
 from typing import NamedTuple
 
 import numpy as np
@@ -114,7 +114,7 @@ def companions(company, *call):
         for process in running:
             if not process.stdout.readline():
                 raise RuntimeError(f"a process that keeps company ended: {process.args}")
-        yield
+        yield running
     finally:
         for process in running:
             process.kill()
@@ -134,8 +134,8 @@ def measure(name, seconds, rounds, each_turn):
 
     times = processes.medians(mean_seconds, names, rounds, each_turn)
     by_company = {company: {} for company in COMPANIES}
-    for (company, contender), time in times.items():
-        by_company[company][contender] = time
+    for (company, contender), seconds in times.items():
+        by_company[company][contender] = seconds
     return [
         {"call": name, "company": company, "seconds": row, "ratio": ratio(row)}
         for company, row in by_company.items()
@@ -162,11 +162,10 @@ def mean(name, contender, company, seconds):
     company = COMPANIES[company]
     between = matmul() if company.matmuls else None
 
-    def mean_of_thread(_):
-        return processes.mean_time(call, float(seconds), between)
-
-    with ThreadPoolExecutor(company.threads) as pool:
-        return fmean(pool.map(mean_of_thread, range(company.threads)))
+    time_calls = partial(processes.mean_time, call, float(seconds), between)
+    with ThreadPoolExecutor() as pool:
+        others = [pool.submit(time_calls) for _ in range(company.threads - 1)]
+        return fmean([time_calls(), *(other.result() for other in others)])
 
 
 def matmul():
@@ -190,24 +189,28 @@ def idle(name, contender, repetitions):
 
 
 def cpu_seconds_of_sleep():
-    clock = cpu_clock()
-    before = clock()
-    sleep(IDLE)
-    return clock() - before
+    clocks = cpu_clocks()
+    before = [clock() for clock in clocks]
+    time.sleep(IDLE)
+    used = 0.0
+    for clock, begin in zip(clocks, before, strict=True):
+        with suppress(OSError):    # a thread that has ended
+            used += clock() - begin
+    return used
 
 
-def cpu_clock():
-    """A function that returns the CPU seconds of all threads that this process has now.
+def cpu_clocks():
+    """Functions that return CPU seconds, together those of the whole process.
 
-    On Linux by each thread's own clock: that of the process lacks what its running threads have
-    used since the last tick of the kernel, by the next of which that would look like idle time.
+    On Linux one for each thread: the clock of the process lacks what its running threads have used
+    since the last tick of the kernel, by the next of which that would look like idle time.
     """
     threads = "/proc/self/task"
     if not os.path.exists(threads):
-        return process_time
+        return [time.process_time]
     # The id of a thread's clock is made of that of the thread, as pthread_getcpuclockid does it.
-    clocks = [~int(thread) << 3 | 6 for thread in os.listdir(threads)]
-    return lambda: sum(map(clock_gettime, clocks))
+    ids = [~int(thread) << 3 | 6 for thread in os.listdir(threads)]
+    return [partial(time.clock_gettime, one) for one in ids]
 
 
 def keep_calling(name, contender):
