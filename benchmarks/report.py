@@ -45,8 +45,8 @@ def header(about):
     lines += [
         "out=: into an existing array; all others make a new one",
         "math: pure Python, in float64, on fewer rows where that is said",
-        "spread: standard deviation of the logits of a row, 1 where nothing is said",
-        "numpy, math, scipy and the softmax of sklearn use one thread, the others "
+        "spread: standard deviation of the logits of a row, 4 where nothing is said",
+        "in the tables numpy, math, scipy and the softmax of sklearn use one thread, the others "
         f"{about['threads']}",
     ]
     return joined(*lines, "")
