@@ -161,7 +161,7 @@ def mean(name, contender, company, seconds):
     call = CONTENDERS[contender](CASES[name])
     company = COMPANIES[company]
     between = matmul() if company.matmuls else None
-
+    call()    # the warm-up
     time_calls = partial(processes.mean_time, call, float(seconds), between)
     with ThreadPoolExecutor() as pool:
         others = [pool.submit(time_calls) for _ in range(company.threads - 1)]

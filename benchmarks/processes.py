@@ -37,11 +37,7 @@ def medians(measure, names, rounds, each_turn):
 
 
 def mean_time(call, seconds, between=None):
-    """The mean time of a call in so many seconds; what is done `between` the calls isn't counted.
-
-    The first call is a warm-up.
-    """
-    call()
+    """The mean time of a call in so many seconds, without what is done `between` the calls."""
     used, calls = 0.0, 0
     end = perf_counter() + seconds
     while calls == 0 or perf_counter() < end:

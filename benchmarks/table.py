@@ -310,6 +310,12 @@ def jax_loss(logits, target, axis):
     return jax_nll_loss(jax().nn.log_softmax(logits, axis), target, axis)
 
 
+@cache
+def jax_loss_along(axis):
+    """One object for all calls, or XLA would compile it for each of the rows of `accuracy`."""
+    return partial(jax_loss, axis=axis)
+
+
 def jax_soft_loss(logits, target, axis):
     return -(jax().nn.log_softmax(logits, axis) * target).sum(axis=axis).mean()
 
@@ -432,7 +438,7 @@ TABLE = {
             torch().nn.functional.cross_entropy, torch_input(x), torch_input(t)
         ),
         "onnxruntime": lambda x, t, axis: onnx_call("SoftmaxCrossEntropyLoss", x, axis, target=t),
-        "jax": lambda x, t, axis: jax_call(partial(jax_loss, axis=axis), x, t),
+        "jax": lambda x, t, axis: jax_call(jax_loss_along(axis), x, t),
         "sklearn": lambda x, t, axis: sklearn_cross_entropy(x, t),
     },
     "cross_entropy + grad": {
