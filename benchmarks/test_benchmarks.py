@@ -35,7 +35,7 @@ def assert_agree(result, wanted, case):
     eps = np.finfo(case.dtype).eps
     # A sum that runs through all of a row in one float32 loses digits with the row's length, and
     # one of terms of either sign all of them but those of the largest.
-    rtol = (1000 + case.shape[case.axis] / 1000) * eps
+    rtol = (1000 + case.shape[case.axis] / 500) * eps
     np.testing.assert_allclose(
         np.asarray(result), wanted, rtol=rtol, atol=16 * eps * np.abs(wanted).max()
     )
