@@ -3,6 +3,8 @@
 ====================================  ===========
 to add                                go to
 ====================================  ===========
+a job                                 `jobs`
+company, a call in it                 `company`
 a library, an operation, a shape      `table`
 a reference for an operation's error  `accuracy`
 a limit that the machine sets         `limits`
@@ -11,6 +13,7 @@ a column or table of the text         `report`
 a chart                               `charts`
 ====================================  ===========
 
+`processes` gives jobs and calls in company a process each; `load` notes what else the machine did.
 `measure` puts table, limits and accuracy together for one case; `timing` lets its contenders take
-turns; `ratios` compares their times; `digits` is a whole job; `__main__` says how much is measured.
+turns; `ratios` compares their times; `__main__` says how much is measured.
 """

@@ -1,7 +1,7 @@
 """Speed and accuracy of csoftmax beside the other implementations.
 
-The tables take about four minutes; with --output, the curves of the charts take two more.
-CSOFTMAX_ISA forces one of csoftmax's builds.
+Whole jobs take about four minutes, calls in company a quarter of an hour, the tables seven minutes;
+with --output, the curves of the charts take two more. CSOFTMAX_ISA forces one of csoftmax's builds.
 """
 
 import argparse
@@ -13,7 +13,7 @@ from typing import NamedTuple
 from threadpoolctl import threadpool_limits
 
 import csoftmax
-from benchmarks import digits, limits, machine, ratios, report, sweeps, table
+from benchmarks import company, jobs, limits, load, machine, ratios, report, sweeps, table
 from benchmarks.measure import measure
 from benchmarks.timing import Budget
 
@@ -27,7 +27,10 @@ class Effort(NamedTuple):
     seconds_per_point: float    # of a curve, all contenders together
     seconds_for_products: float
     least_turns: int            # of each contender
-    digits: dict
+    calls_in_company: list
+    seconds_per_process: float    # of a job, or of a call in company
+    rounds: int                   # of such processes
+    idle_calls: int
 
 
 FULL = Effort(
@@ -37,7 +40,10 @@ FULL = Effort(
     seconds_per_point=1.0,
     seconds_for_products=2.0,
     least_turns=4,
-    digits={},
+    calls_in_company=list(company.CASES),
+    seconds_per_process=1.5,
+    rounds=3,
+    idle_calls=20,
 )
 QUICK = Effort(
     cases=table.quick_cases(),
@@ -46,7 +52,10 @@ QUICK = Effort(
     seconds_per_point=0.05,
     seconds_for_products=0.3,
     least_turns=1,
-    digits={"steps": 100, "repetitions": 2},
+    calls_in_company=["sigmoid, 256000"],    # of csoftmax alone: others take seconds to import
+    seconds_per_process=0.05,
+    rounds=1,
+    idle_calls=3,
 )
 
 
@@ -73,13 +82,40 @@ def draw_line(text):
         print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
 
 
-def measure_tables(effort, show):
+def measure_jobs(effort, watch):
+    names = jobs.available()
+    bar = ProgressBar(len(names))
+    figures = []
+    for name in names:
+        with watch.part(name):
+            figures.append(
+                jobs.measure(name, effort.seconds_per_process, effort.rounds, bar.begin(1, name))
+            )
+    return figures
+
+
+def measure_company(effort, watch):
+    """Figures in company, and idle ones."""
+    names = effort.calls_in_company
+    bar = ProgressBar(len(names))
+    figures, idle_figures = [], []
+    for name in names:
+        with watch.part(f"{name} in company"):
+            figures += company.measure(
+                name, effort.seconds_per_process, effort.rounds, bar.begin(1, name)
+            )
+            idle_figures += company.measure_idle(name, effort.idle_calls)
+    return figures, idle_figures
+
+
+def measure_tables(effort, watch, show):
     figures = []
     bar = ProgressBar(sum(len(case.operations) for case in effort.cases))
     for case in effort.cases:
         operations = len(case.operations)
         budget = Budget(effort.seconds_per_operation * operations, effort.least_turns)
-        case_figures = measure(case, budget, bar.begin(operations, str(case)))
+        with watch.part(str(case)):
+            case_figures = measure(case, budget, bar.begin(operations, str(case)))
         show(report.case_table(case, case_figures))
         figures += case_figures
     return figures
@@ -98,22 +134,35 @@ def measure_curves(effort):
 def measure_all(effort, with_curves, show):
     """All that goes into report.json; what there is to read is shown on the way."""
     about = machine.describe()
+    watch = load.Watch()
+    job_figures = measure_jobs(effort, watch)
+    show(report.finding(job_figures))
     show(report.header(about))
-    figures = measure_tables(effort, show)
-    draw_line("handwritten digits")
-    job = digits.compare(**effort.digits)
-    show(digits.comparison_text(job))
+    show(report.jobs_table(job_figures))
+    company_figures, idle_figures = measure_company(effort, watch)
+    show(report.company_table(company_figures))
+    show(report.idle_table(idle_figures))
+    figures = measure_tables(effort, watch, show)
     draw_line("matrix products")
-    fma_peak_ns = limits.fma_peak_ns(Budget(effort.seconds_for_products, effort.least_turns))
+    with watch.part("matrix products"):
+        fma_peak_ns = limits.fma_peak_ns(Budget(effort.seconds_for_products, effort.least_turns))
     cells = ratios.compare(figures)
     means = ratios.means(cells)
     show(report.limits_table(figures, cells, fma_peak_ns))
     show(report.ratios_table(cells, means))
-    curves = measure_curves(effort) if with_curves else []
+    curves = []
+    if with_curves:
+        with watch.part("curves of the charts"):
+            curves = measure_curves(effort)
     draw_line("")
+    load_figures = watch.report()
+    show(report.load_text(load_figures))
     return about | {
+        "load": load_figures,
+        "jobs": job_figures,
+        "company": company_figures,
+        "idle": idle_figures,
         "figures": figures,
-        "digits": job,
         "fma_peak_ns": fma_peak_ns,
         "ratios": cells,
         "ratio_means": means,
@@ -127,9 +176,12 @@ def parse_arguments():
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--quick", action="store_true", help="half a minute: less of everything")
+    parser.add_argument("--quick", action="store_true", help="about a minute: less of everything")
     parser.add_argument(
-        "--threads", metavar="N", type=int, help="of all contenders; default: csoftmax's default"
+        "--threads",
+        metavar="N",
+        type=int,
+        help="of all contenders in tables and curves; default: csoftmax's default",
     )
     parser.add_argument(
         "--output",

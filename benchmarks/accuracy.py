@@ -25,12 +25,15 @@ def largest_error(operation, implementation, call, case):
     else:
         result = call()
     result = np.asarray(result)
-    got = first_rows(result, case.axis) if wanted.ndim > 1 else result.reshape(-1)[:ROWS]
+    if operation == "softmax_jacobian":
+        got = result[:ROWS]
+    else:
+        got = first_rows(result, case.axis) if wanted.ndim > 1 else result.reshape(-1)[:ROWS]
     if operation == "masked softmax":    # zeros are exact, and have no ULP
         wanted, got = wanted[wanted > 0], got[wanted > 0]
     wanted = wanted[: len(got)]
     scale = np.abs(wanted).astype(case.dtype)
-    if operation.endswith("+ grad") or operation == "softmax_vjp":
+    if operation.endswith(("+ grad", "_vjp")):
         scale = scale.max(axis=-1, keepdims=True)
     error = np.abs(got.astype(np.longdouble) - wanted) / np.spacing(scale)
     return float(error.max())
@@ -38,8 +41,11 @@ def largest_error(operation, implementation, call, case):
 
 def row_losses(setup, implementation, case):
     x, target = table.inputs_for(implementation, case)
-    rows = [slice(i, i + 1) for i in range(min(ROWS, len(x)))]
-    return [np.asarray(setup(x[row], target[row], case.axis)()) for row in rows]
+    rows, targets = first_rows(x, case.axis), target.reshape(-1)
+    return [
+        np.asarray(setup(np.ascontiguousarray(row[np.newaxis]), right[np.newaxis], -1)())
+        for row, right in zip(rows, targets[:ROWS], strict=True)
+    ]
 
 
 def first_rows(array, axis):
@@ -56,7 +62,7 @@ def exact(operation, case):
     exponentials = np.exp(rows - maximum)
     sums = exponentials.sum(axis=-1, keepdims=True)
     logsumexp = maximum + np.log(sums)
-    right = np.arange(rows.shape[-1]) == target[:ROWS, np.newaxis]
+    right = np.arange(rows.shape[-1]) == target.reshape(-1)[:ROWS, np.newaxis]
     match operation:
         case "softmax":
             return exponentials / sums
@@ -67,18 +73,35 @@ def exact(operation, case):
         case "cross_entropy":
             return (logsumexp - rows)[right]
         case "cross_entropy + grad":
-            return (exponentials / sums - right) / len(x)
+            return (exponentials / sums - right) / target.size
+        case "nll_loss":
+            log_y = csoftmax.log_softmax(x, case.axis).astype(np.longdouble)
+            return -log_y[table.right_classes(target, case.axis)].mean().reshape(1)
+        case "softmax, T=0.7" | "softmax, T by row":
+            by = np.longdouble(0.7)
+            if operation == "softmax, T by row":
+                by = table.temperatures_for(x, case.axis).reshape(-1)[:ROWS, np.newaxis]
+            exponentials = np.exp((rows - maximum) / by)
+            return exponentials / exponentials.sum(axis=-1, keepdims=True)
         case "masked softmax":
             exponentials *= first_rows(table.mask_for(x), case.axis)
             return exponentials / exponentials.sum(axis=-1, keepdims=True)
         case "soft targets + grad":
-            target = first_rows(table.probabilities_for(x), case.axis).astype(np.longdouble)
-            total = target.sum(axis=-1, keepdims=True)
-            return (total * exponentials / sums - target) / len(x)
+            soft = first_rows(table.probabilities_for(x, case.axis), case.axis)
+            soft = soft.astype(np.longdouble)
+            total = soft.sum(axis=-1, keepdims=True)
+            return (total * exponentials / sums - soft) / target.size
         case "softmax_vjp":
             y = first_rows(csoftmax.softmax(x, case.axis), case.axis).astype(np.longdouble)
             grad = first_rows(table.grad_for(x), case.axis).astype(np.longdouble)
             return y * (grad - (grad * y).sum(axis=-1, keepdims=True))
+        case "log_softmax_vjp":
+            log_y = first_rows(csoftmax.log_softmax(x, case.axis), case.axis)
+            grad = first_rows(table.grad_for(x), case.axis).astype(np.longdouble)
+            return grad - np.exp(log_y.astype(np.longdouble)) * grad.sum(axis=-1, keepdims=True)
+        case "softmax_jacobian":
+            y = first_rows(csoftmax.softmax(x, case.axis), case.axis).astype(np.longdouble)
+            return y[..., np.newaxis] * (np.eye(y.shape[-1]) - y[..., np.newaxis, :])
         case "entropy":
             return (exponentials / sums * (logsumexp - rows)).sum(axis=-1)
         case "sigmoid":

@@ -2,14 +2,18 @@
 
 from itertools import groupby
 from operator import itemgetter
+from statistics import geometric_mean, median
 
-from benchmarks import accuracy, limits, table
+from benchmarks import accuracy, company, limits, load, table
 
 OPERATIONS_PER_LINE = 3
 WIDTH = 25    # of an operation's columns
 CASE_WIDTH = 29
 OPERATION_WIDTH = 21
 NAME_WIDTH = CASE_WIDTH + OPERATION_WIDTH
+JOB_WIDTH = 36
+COMPANY_WIDTH = 22
+AIM_IN_COMPANY = 1.25
 OUT_NAMES = {False: "new array", True: "out="}
 
 
@@ -41,9 +45,105 @@ def header(about):
     lines += [
         "out=: into an existing array; all others make a new one",
         "math: pure Python, in float64, on fewer rows where that is said",
-        "spread: standard deviation of the logits of a row, 1 where nothing is said",
-        "numpy, math, scipy and the softmax of sklearn use one thread, the others "
+        "spread: standard deviation of the logits of a row, 4 where nothing is said",
+        "in the tables numpy, math, scipy and the softmax of sklearn use one thread, the others "
         f"{about['threads']}",
+    ]
+    return joined(*lines, "")
+
+
+def finding(jobs):
+    """One sentence: how csoftmax's jobs compare with those of NumPy alone."""
+    ahead = sum(job["ratio"] > 1 for job in jobs)
+    mean = geometric_mean(job["ratio"] for job in jobs)
+    behind = ", ".join(
+        f"{job['job']} ({number(job['ratio'])})"
+        for job in sorted(jobs, key=itemgetter("ratio"))
+        if job["ratio"] <= 1
+    )
+    return (
+        f"csoftmax is ahead of NumPy alone in {ahead} of {len(jobs)} jobs; NumPy takes "
+        f"{number(mean)} times as long, as a geometric mean; behind in: {behind or 'none'}.\n"
+    )
+
+
+def jobs_table(jobs):
+    lines = [
+        "whole jobs, every setting at its default",
+        "",
+        "milliseconds: the mean of a process's repetitions, the median of some processes in turn",
+        "ratio: the time of NumPy alone / csoftmax's; over 1 csoftmax is faster",
+        "",
+        f"{'':{JOB_WIDTH}}{'numpy':>12}{'csoftmax':>12}{'ratio':>8}",
+    ]
+    for job in jobs:
+        times = "".join(f"{number(job[name] * 1e3):>12}" for name in ("numpy", "csoftmax"))
+        lines.append(f"{job['job']:<{JOB_WIDTH}}{times}{number(job['ratio']):>8}")
+    return joined(*lines, "")
+
+
+def company_table(figures):
+    """Calls and their company down, contenders across."""
+    names = list(dict.fromkeys(name for figure in figures for name in figure["seconds"]))
+    lines = [
+        "in company, every setting at its default, float32",
+        "",
+        "us/call: the mean of a process's calls, the median of some processes in turn",
+        f"ratio: csoftmax's default / the better of {', '.join(company.SETTINGS)}, in that company",
+    ]
+    for call, rows in groupby(figures, key=itemgetter("call")):
+        heads = "".join(f"{name:>13}" for name in names)
+        lines += ["", f"{call:<{COMPANY_WIDTH}}{heads}{'ratio':>8}"]
+        for row in rows:
+            times = "".join(microseconds(row["seconds"].get(name)) for name in names)
+            lines.append(f"{row['company']:<{COMPANY_WIDTH}}{times}{number(row['ratio']):>8}")
+    worst = max(figures, key=itemgetter("ratio"))
+    within = sum(figure["ratio"] <= AIM_IN_COMPANY for figure in figures)
+    lines += [
+        "",
+        f"at most {AIM_IN_COMPANY} in {within} of {len(figures)}; the most is "
+        f"{number(worst['ratio'])}: {worst['call']}, beside it {worst['company']}",
+    ]
+    return joined(*lines, "")
+
+
+def idle_table(figures):
+    """Calls down; the CPU time that each contender uses after one, across."""
+    names = list(dict.fromkeys(figure["contender"] for figure in figures))
+    sleep = number(median(figure["sleep"] for figure in figures) * 1e6)
+    lines = [
+        "idle: microseconds of CPU time that a process uses in the "
+        f"{company.IDLE * 1e3:.0f} ms after a call, median and most;",
+        f"{sleep} of them are the sleep's own",
+        "",
+        f"{'':{JOB_WIDTH}}" + "".join(f"{name:>20}" for name in names),
+    ]
+    for call, group in groupby(figures, key=itemgetter("call")):
+        cells = {figure["contender"]: figure for figure in group}
+        row = "".join(
+            microseconds(cells.get(name, {}).get(key), 10)
+            for name in names
+            for key in ("median", "max")
+        )
+        lines.append(f"{call:<{JOB_WIDTH}}{row}")
+    return joined(*lines, "")
+
+
+def microseconds(seconds, width=13):
+    return f"{'' if seconds is None else number(seconds * 1e6):>{width}}"
+
+
+def load_text(about):
+    """The machine's load, and a warning where something else had a share of it."""
+    lines = ["load of the machine"]
+    for moment in ("begin", "end"):
+        averages = about[moment]
+        text = "not known here" if averages is None else " ".join(map(number, averages))
+        lines.append(f"{moment}, over 1, 5 and 15 minutes, this run included: {text}")
+    lines += [
+        f"WARNING, disturbed: {part['part']}: other processes had {part['others']:.0%} of the "
+        f"CPUs' time, other machines {part['stolen']:.0%}"
+        for part in load.disturbed(about["parts"])
     ]
     return joined(*lines, "")
 
