@@ -49,6 +49,11 @@ def csoftmax_in_one_thread(case):
     return csoftmax_call(case)
 
 
+def csoftmax_in_all_threads(case):
+    csoftmax._dispatch.kernels.ask_always(True)
+    return csoftmax_call(case)
+
+
 def onnx_call(case):
     x, _ = table.inputs(case)
     return table.onnx_call("Softmax", x, case.axis, threads=0)
@@ -62,14 +67,16 @@ def torch_call(case):
 
 OWN = "csoftmax"
 ONE_THREAD = "one thread"
+ALL_THREADS = "all threads"
 CONTENDERS = {
     OWN: csoftmax_call,
     ONE_THREAD: csoftmax_in_one_thread,
+    ALL_THREADS: csoftmax_in_all_threads,
     "onnxruntime": onnx_call,
     "torch": torch_call,
 }
 # Settings of csoftmax, the better of which the default is held against.
-SETTINGS = [ONE_THREAD]
+SETTINGS = [ONE_THREAD, ALL_THREADS]
 
 
 class Company(NamedTuple):

@@ -431,15 +431,14 @@ static void csoftmax_compute_alone(csoftmax_work compute, void *work, Py_ssize_t
 }
 
 static void csoftmax_compute_together(
-    csoftmax_work compute, void *work, Py_ssize_t units, Py_ssize_t piece, int threads,
-    int is_worth_waking)
+    csoftmax_work compute, void *work, Py_ssize_t units, Py_ssize_t piece, int threads, int may_wake)
 {
     Py_ssize_t pieces = units / piece, own;
     int64_t begin = csoftmax_now(), begun, computed, end;
     csoftmax_helper *asked[CSOFTMAX_MOST_THREADS - 1];
     csoftmax_job job;
     int helpers = csoftmax_grow(threads - 1, begin), count, i;
-    is_worth_waking |= begin - csoftmax_load(&csoftmax_last_end) < CSOFTMAX_SPIN;
+    may_wake |= begin - csoftmax_load(&csoftmax_last_end) < CSOFTMAX_SPIN;
     job.compute = compute;
     job.work = work;
     job.piece = piece;
@@ -449,7 +448,7 @@ static void csoftmax_compute_together(
         job.ranges[i].next = pieces * i / threads * piece;
         job.ranges[i].end = i == threads - 1 ? units : pieces * (i + 1) / threads * piece;
     }
-    count = csoftmax_ask(&job, asked, threads - 1, helpers, is_worth_waking);
+    count = csoftmax_ask(&job, asked, threads - 1, helpers, may_wake);
     begun = csoftmax_now();
     own = csoftmax_take_pieces(&job, 0, 0);
     computed = csoftmax_now();
@@ -470,7 +469,7 @@ static void csoftmax_share(
     int threads)
 {
     Py_ssize_t piece;
-    int callers, limit;
+    int always = (int)csoftmax_load(&csoftmax_always), callers, limit;
     if (threads > CSOFTMAX_MOST_THREADS) {
         threads = CSOFTMAX_MOST_THREADS;
     }
@@ -498,12 +497,12 @@ static void csoftmax_share(
     }
     callers = (int)csoftmax_add(&csoftmax_callers, 1) + 1;
     limit = csoftmax_threads() / callers;
-    if (threads > limit && !csoftmax_load(&csoftmax_always)) {
+    if (threads > limit && !always) {
         threads = limit;
     }
     if (threads > 1 && csoftmax_helpers_pay()) {
         csoftmax_compute_together(
-            compute, work, units, piece, threads, numbers >= CSOFTMAX_WORTH_WAKING);
+            compute, work, units, piece, threads, always || numbers >= CSOFTMAX_WORTH_WAKING);
     }
     else {
         csoftmax_compute_alone(compute, work, units);
