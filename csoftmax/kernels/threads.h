@@ -17,6 +17,7 @@ Python's thread states; its locks are semaphores that threads without one may us
 
 #include <Python.h>
 #include <limits.h>
+#include <math.h>
 #include <pythread.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -83,15 +84,22 @@ enum {
     CSOFTMAX_PIECES_OF_THREAD = 8,
     /* A helper that sleeps is woken for calls of so many numbers, and for less where the last such
        call is no longer ago than it waits for the next: it will be awake for those that follow. */
-    CSOFTMAX_WORTH_WAKING = 131072,
+    CSOFTMAX_WORTH_WAKING = 65536,
 
-    /* See `csoftmax_credit`, in nanoseconds. */
-    CSOFTMAX_MOST_CREDIT = 4000000,
+    /* See `csoftmax_credit`, in nanoseconds. The limit of debts is for processes that were stopped
+       amid a call: time that nobody has used, else they would be in debt for hours. */
+    CSOFTMAX_MOST_CREDIT = 16000000,
+    CSOFTMAX_MOST_DEBT = 100000000,
     CSOFTMAX_PART_EARNED = 32,
+    CSOFTMAX_REMEMBERED = 30000000,
 
     /* Until threads are asked for again, if there were none, in nanoseconds. */
     CSOFTMAX_RETRY = 1000000000
 };
+
+/* Helpers must make a call so much faster than it would be alone. Two processes on two cores would
+   hardly feel it otherwise when each takes the other's core for its helper, and lose both. */
+#define CSOFTMAX_LEAST_GAIN 0.125
 
 static inline int64_t csoftmax_now(void)
 {
@@ -218,10 +226,13 @@ static csoftmax_atomic csoftmax_helper_count;
 static csoftmax_atomic csoftmax_is_growing;
 static csoftmax_atomic csoftmax_no_thread_until;
 
-/* Takes pieces until none is left, those of its home first. The number of units. */
-static Py_ssize_t csoftmax_take_pieces(csoftmax_job *job, int participant, int home)
+/* Takes pieces until none is left, those of its home first. The number of units. `fastest` becomes
+   the least time of a unit, in nanoseconds. */
+static Py_ssize_t csoftmax_take_pieces(
+    csoftmax_job *job, int participant, int home, double *fastest)
 {
     Py_ssize_t units = 0, first, last;
+    int64_t begin = csoftmax_now(), end;
     int i;
     for (i = 0; i < job->threads; i++) {
         csoftmax_range *range = &job->ranges[(home + i) % job->threads];
@@ -233,6 +244,11 @@ static Py_ssize_t csoftmax_take_pieces(csoftmax_job *job, int participant, int h
             last = first + job->piece < range->end ? first + job->piece : (Py_ssize_t)range->end;
             job->compute(job->work, first, last, participant, NULL);
             units += last - first;
+            end = csoftmax_now();
+            if ((double)(end - begin) < *fastest * (double)(last - first)) {
+                *fastest = (double)(end - begin) / (double)(last - first);
+            }
+            begin = end;
         }
     }
     return units;
@@ -274,7 +290,8 @@ static void csoftmax_help(void *argument)
             && csoftmax_replace(&helper->state, state, state + CSOFTMAX_BUSY)) {
             csoftmax_job *job = (csoftmax_job *)(intptr_t)state;
             int participant = (int)csoftmax_add(&job->participants, 1);
-            csoftmax_take_pieces(job, participant, helper->home % job->threads);
+            double fastest = HUGE_VAL;
+            csoftmax_take_pieces(job, participant, helper->home % job->threads, &fastest);
             csoftmax_store(&helper->state, CSOFTMAX_IDLE);
         }
     }
@@ -302,17 +319,17 @@ static csoftmax_helper *csoftmax_new_helper(int home)
 }
 
 /* So many helpers, or what can be had. */
-static int csoftmax_grow(int wanted, int64_t now)
+static int csoftmax_grow(int wanted)
 {
     int count = (int)csoftmax_load(&csoftmax_helper_count);
-    if (count >= wanted || now < csoftmax_load(&csoftmax_no_thread_until)
+    if (count >= wanted || csoftmax_now() < csoftmax_load(&csoftmax_no_thread_until)
         || !csoftmax_replace(&csoftmax_is_growing, 0, 1)) {
         return count;
     }
     for (count = (int)csoftmax_load(&csoftmax_helper_count); count < wanted; count++) {
         csoftmax_helpers[count] = csoftmax_new_helper(count + 1);
         if (csoftmax_helpers[count] == NULL) {
-            csoftmax_store(&csoftmax_no_thread_until, now + CSOFTMAX_RETRY);
+            csoftmax_store(&csoftmax_no_thread_until, csoftmax_now() + CSOFTMAX_RETRY);
             break;
         }
         csoftmax_store(&csoftmax_helper_count, count + 1);
@@ -393,12 +410,18 @@ static int csoftmax_dismiss(csoftmax_job *job, csoftmax_helper **asked, int coun
 
 /* The decision. */
 
-/* In nanoseconds: what calls with helpers have saved. One that takes longer than its caller would
-   have taken alone, as it does where other processes or libraries use the cores, costs credit.
-   With debts, calls are computed alone and pay back a part of their time. So in any company losses
-   take no more than that part; and what was saved before, up to a limit, lets a machine that is
-   quiet again, or is disturbed at times, keep its helpers. */
+/* In nanoseconds: what calls with helpers have saved. One that takes longer than it would have taken
+   alone, as it does where other processes or libraries use the cores, costs credit. With debts,
+   calls are computed alone and pay back a part of their time. So in any company losses take no more
+   than that part; and what was saved before, up to a limit, lets a machine that is disturbed at
+   times keep its helpers. */
 static csoftmax_atomic csoftmax_credit;
+
+/* What calls alone took of late, and what they would have taken undisturbed, as fast in all of their
+   pieces as in the fastest: 1 to 1 on a quiet machine. Beside others a call alone is disturbed, too,
+   and so would one have been that had helpers. */
+static csoftmax_atomic csoftmax_time_alone = CSOFTMAX_REMEMBERED;
+static csoftmax_atomic csoftmax_undisturbed_time_alone = CSOFTMAX_REMEMBERED;
 
 static csoftmax_atomic csoftmax_callers;    /* with work for several threads */
 static csoftmax_atomic csoftmax_last_end;    /* of such a call */
@@ -416,28 +439,42 @@ static int csoftmax_helpers_pay(void)
 static void csoftmax_earn(int64_t nanoseconds, int64_t most)
 {
     int64_t credit = csoftmax_load(&csoftmax_credit) + nanoseconds;
-    csoftmax_store(&csoftmax_credit, credit < most ? credit : most);
+    credit = credit < most ? credit : most;
+    csoftmax_store(&csoftmax_credit, credit > -CSOFTMAX_MOST_DEBT ? credit : -CSOFTMAX_MOST_DEBT);
 }
 
-static void csoftmax_compute_alone(csoftmax_work compute, void *work, Py_ssize_t units)
+static void csoftmax_remember(csoftmax_atomic *sum, int64_t elapsed, double nanoseconds)
 {
-    int64_t begin = csoftmax_now(), end;
-    compute(work, 0, units, 0, NULL);
-    end = csoftmax_now();
-    if (csoftmax_load(&csoftmax_credit) < 0) {
-        csoftmax_earn((end - begin) / CSOFTMAX_PART_EARNED, 0);
-    }
-    csoftmax_store(&csoftmax_last_end, end);
+    double kept = elapsed < CSOFTMAX_REMEMBERED ? 1 - (double)elapsed / CSOFTMAX_REMEMBERED : 0;
+    csoftmax_store(sum, (int64_t)(kept * (double)csoftmax_load(sum) + nanoseconds));
 }
 
-static void csoftmax_compute_together(
+/* What the time of a call says; `undisturbed` is what it would have taken alone then. */
+static void csoftmax_account(int was_shared, int64_t elapsed, double undisturbed)
+{
+    if (was_shared) {
+        double disturbance = (double)csoftmax_load(&csoftmax_time_alone)
+            / (double)(csoftmax_load(&csoftmax_undisturbed_time_alone) + 1);
+        double alone = disturbance * undisturbed * (1 - CSOFTMAX_LEAST_GAIN);
+        csoftmax_earn((int64_t)alone - elapsed, CSOFTMAX_MOST_CREDIT);
+        return;
+    }
+    csoftmax_remember(&csoftmax_time_alone, elapsed, (double)elapsed);
+    csoftmax_remember(&csoftmax_undisturbed_time_alone, elapsed, undisturbed);
+    if (csoftmax_load(&csoftmax_credit) < 0) {
+        csoftmax_earn(elapsed / CSOFTMAX_PART_EARNED, 0);
+    }
+}
+
+static void csoftmax_compute(
     csoftmax_work compute, void *work, Py_ssize_t units, Py_ssize_t piece, int threads, int may_wake)
 {
+    int helpers = threads > 1 ? csoftmax_grow(threads - 1) : 0, count = 0, i;
     Py_ssize_t pieces = units / piece, own;
-    int64_t begin = csoftmax_now(), begun, computed, end;
+    int64_t begin = csoftmax_now(), end;
+    double fastest = HUGE_VAL;
     csoftmax_helper *asked[CSOFTMAX_MOST_THREADS - 1];
     csoftmax_job job;
-    int helpers = csoftmax_grow(threads - 1, begin), count, i;
     may_wake |= begin - csoftmax_load(&csoftmax_last_end) < CSOFTMAX_SPIN;
     job.compute = compute;
     job.work = work;
@@ -449,27 +486,38 @@ static void csoftmax_compute_together(
         job.ranges[i].end = i == threads - 1 ? units : pieces * (i + 1) / threads * piece;
     }
     count = csoftmax_ask(&job, asked, threads - 1, helpers, may_wake);
-    begun = csoftmax_now();
-    own = csoftmax_take_pieces(&job, 0, 0);
-    computed = csoftmax_now();
+    own = csoftmax_take_pieces(&job, 0, 0, &fastest);
     csoftmax_add(&csoftmax_calls_helped, csoftmax_dismiss(&job, asked, count));
     end = csoftmax_now();
     if (own > 0) {    /* or the helpers were so fast that nothing is known */
-        csoftmax_earn(
-            (int64_t)((double)(computed - begun) * (double)units / (double)own) - (end - begin),
-            CSOFTMAX_MOST_CREDIT);
+        csoftmax_account(count > 0, end - begin, fastest * (double)units);
     }
     csoftmax_store(&csoftmax_last_end, end);
 }
 
-/* `units` of work, altogether so many numbers, by up to so many threads. Pieces are whole grains,
-   each of so many units, as far as there are enough for all threads. */
+/* Of so many units a piece is: whole grains, as far as there are enough of them for all threads. */
+static Py_ssize_t csoftmax_piece(
+    Py_ssize_t units, Py_ssize_t grain, Py_ssize_t numbers, int threads)
+{
+    Py_ssize_t piece = numbers / (threads * CSOFTMAX_PIECES_OF_THREAD);
+    if (piece > CSOFTMAX_MOST_PIECE) {
+        piece = CSOFTMAX_MOST_PIECE;
+    }
+    if (piece < CSOFTMAX_LEAST_PIECE) {
+        piece = CSOFTMAX_LEAST_PIECE;
+    }
+    piece = (Py_ssize_t)((double)piece * (double)units / (double)numbers);
+    piece = piece < grain ? grain : (piece + grain - 1) / grain * grain;
+    return piece < units / threads ? piece : units / threads;
+}
+
+/* `units` of work, altogether so many numbers, by up to so many threads, in pieces of whole grains,
+   each of so many units. */
 static void csoftmax_share(
     csoftmax_work compute, void *work, Py_ssize_t units, Py_ssize_t grain, Py_ssize_t numbers,
     int threads)
 {
-    Py_ssize_t piece;
-    int always = (int)csoftmax_load(&csoftmax_always), callers, limit;
+    int always = (int)csoftmax_load(&csoftmax_always), limit;
     if (threads > CSOFTMAX_MOST_THREADS) {
         threads = CSOFTMAX_MOST_THREADS;
     }
@@ -480,33 +528,16 @@ static void csoftmax_share(
         compute(work, 0, units, 0, NULL);
         return;
     }
-    piece = numbers / (threads * CSOFTMAX_PIECES_OF_THREAD);
-    if (piece > CSOFTMAX_MOST_PIECE) {
-        piece = CSOFTMAX_MOST_PIECE;
+    limit = csoftmax_threads() / (int)(csoftmax_add(&csoftmax_callers, 1) + 1);
+    if (!always && threads > limit) {
+        threads = limit < 1 ? 1 : limit;
     }
-    if (piece < CSOFTMAX_LEAST_PIECE) {
-        piece = CSOFTMAX_LEAST_PIECE;
+    if (!csoftmax_helpers_pay()) {
+        threads = 1;
     }
-    piece = (Py_ssize_t)((double)piece * (double)units / (double)numbers);
-    piece = (piece + grain - 1) / grain * grain;
-    if (piece < 1) {
-        piece = 1;
-    }
-    if (piece > units / threads) {
-        piece = units / threads;
-    }
-    callers = (int)csoftmax_add(&csoftmax_callers, 1) + 1;
-    limit = csoftmax_threads() / callers;
-    if (threads > limit && !always) {
-        threads = limit;
-    }
-    if (threads > 1 && csoftmax_helpers_pay()) {
-        csoftmax_compute_together(
-            compute, work, units, piece, threads, always || numbers >= CSOFTMAX_WORTH_WAKING);
-    }
-    else {
-        csoftmax_compute_alone(compute, work, units);
-    }
+    csoftmax_compute(
+        compute, work, units, csoftmax_piece(units, grain, numbers, threads), threads,
+        always || numbers >= CSOFTMAX_WORTH_WAKING);
     csoftmax_add(&csoftmax_callers, -1);
 }
 
