@@ -86,19 +86,19 @@ enum {
        call is no longer ago than it waits for the next: it will be awake for those that follow. */
     CSOFTMAX_WORTH_WAKING = 65536,
 
-    /* See `csoftmax_credit`, in nanoseconds. The limit of debts is for processes that were stopped
-       amid a call: time that nobody has used, else they would be in debt for hours. */
+    /* See `csoftmax_credit`; times in nanoseconds. The limit of debts is for processes that were
+       stopped amid a call, which would be in debt for hours else. */
     CSOFTMAX_MOST_CREDIT = 16000000,
     CSOFTMAX_MOST_DEBT = 100000000,
     CSOFTMAX_PART_EARNED = 32,
-    CSOFTMAX_REMEMBERED = 30000000,
+    CSOFTMAX_REMEMBERED = 30000000,    /* how much time of calls alone says how they are disturbed */
 
     /* Until threads are asked for again, if there were none, in nanoseconds. */
     CSOFTMAX_RETRY = 1000000000
 };
 
-/* Helpers must make a call so much faster than it would be alone. Two processes on two cores would
-   hardly feel it otherwise when each takes the other's core for its helper, and lose both. */
+/* A call must be so much faster with helpers than it would be alone. Without that, two processes on
+   two cores each take the other's core for a helper, find that it nearly pays, and both lose. */
 #define CSOFTMAX_LEAST_GAIN 0.125
 
 static inline int64_t csoftmax_now(void)
