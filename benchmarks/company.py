@@ -196,28 +196,26 @@ def idle(name, contender, repetitions):
 
 
 def cpu_seconds_of_sleep():
-    clocks = cpu_clocks()
-    before = [clock() for clock in clocks]
+    before = cpu_seconds()
     time.sleep(IDLE)
-    used = 0.0
-    for clock, begin in zip(clocks, before, strict=True):
-        with suppress(OSError):    # a thread that has ended
-            used += clock() - begin
-    return used
+    return sum(used - before.get(thread, 0) for thread, used in cpu_seconds().items())
 
 
-def cpu_clocks():
-    """Functions that return CPU seconds, together those of the whole process.
+def cpu_seconds():
+    """What each thread of the process has used; under one name where they can't be told apart.
 
-    On Linux one for each thread: the clock of the process lacks what its running threads have used
-    since the last tick of the kernel, by the next of which that would look like idle time.
+    The clock of the process lacks what its running threads have used since the last tick of Linux,
+    by the next of which that would look like idle time.
     """
     threads = "/proc/self/task"
     if not os.path.exists(threads):
-        return [time.process_time]
-    # The id of a thread's clock is made of that of the thread, as pthread_getcpuclockid does it.
-    ids = [~int(thread) << 3 | 6 for thread in os.listdir(threads)]
-    return [partial(time.clock_gettime, one) for one in ids]
+        return {"all": time.process_time()}
+    used = {}
+    for thread in os.listdir(threads):
+        with suppress(OSError):    # one that has ended meanwhile
+            # The clock's number is made of the thread's, as pthread_getcpuclockid does it.
+            used[thread] = time.clock_gettime(~int(thread) << 3 | 6)
+    return used
 
 
 def keep_calling(name, contender):
