@@ -201,7 +201,7 @@ for backend in ("loky", "threading"):
 # A limit that joblib sets in its workers holds.
 with joblib.parallel_config(backend="loky", n_jobs=2, inner_max_num_threads=1):
     threads = joblib.Parallel()(joblib.delayed(csoftmax.get_num_threads)() for _ in range(4))
-assert threads == [1] * 4
+assert threads == [1] * 4 or not csoftmax.show_config("dicts")["openmp"]
 compute_and_compare()
 """
 

@@ -269,6 +269,10 @@ def test_many_python_threads_at_once(dtype):
             np.testing.assert_array_equal(mine, right)
 
 
+needs_openmp = pytest.mark.skipif(
+    not csoftmax.show_config("dicts")["openmp"],
+    reason="built without OpenMP, whose limits don't hold then",
+)
 has_affinity = pytest.mark.skipif(
     not hasattr(os, "sched_setaffinity"), reason="this system has no affinity masks"
 )
@@ -289,9 +293,16 @@ ON_ONE_CPU = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
             "csoftmax.set_num_threads(5); csoftmax.set_num_threads(None)", 3,
         ),
         # And caps all of them.
-        ({"OMP_NUM_THREADS": "2", "CSOFTMAX_NUM_THREADS": "3"}, "", 2),
-        ({"OMP_NUM_THREADS": "2", "CSOFTMAX_NUM_THREADS": "3"}, "csoftmax.set_num_threads(5)", 2),
-        ({"OMP_NUM_THREADS": "2"}, "csoftmax.set_num_threads(10**20)", 2),
+        pytest.param(
+            {"OMP_NUM_THREADS": "2", "CSOFTMAX_NUM_THREADS": "3"}, "", 2, marks=needs_openmp
+        ),
+        pytest.param(
+            {"OMP_NUM_THREADS": "2", "CSOFTMAX_NUM_THREADS": "3"}, "csoftmax.set_num_threads(5)", 2,
+            marks=needs_openmp,
+        ),
+        pytest.param(
+            {"OMP_NUM_THREADS": "2"}, "csoftmax.set_num_threads(10**20)", 2, marks=needs_openmp
+        ),
     ],
 )  # fmt: skip
 def test_order_of_the_limits(environment, call, threads):
@@ -329,6 +340,7 @@ for limit in (1, 2, 8):
 """
 
 
+@needs_openmp
 def test_threadpoolctl():
     run_checked(THREADPOOLCTL, OMP_NUM_THREADS="4", CSOFTMAX_NUM_THREADS="3")
 

@@ -469,7 +469,7 @@ static void csoftmax_account(int was_shared, int64_t elapsed, double undisturbed
 static void csoftmax_compute(
     csoftmax_work compute, void *work, Py_ssize_t units, Py_ssize_t piece, int threads, int may_wake)
 {
-    int helpers = threads > 1 ? csoftmax_grow(threads - 1) : 0, count = 0, i;
+    int helpers = threads > 1 ? csoftmax_grow(threads - 1) : 0, count, i;
     Py_ssize_t pieces = units / piece, own;
     int64_t begin = csoftmax_now(), end;
     double fastest = HUGE_VAL;
