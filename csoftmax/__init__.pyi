@@ -3,7 +3,7 @@
 What a result's type depends on is the dtype that the logits are computed in, and `out`. So most
 functions have one overload each for what stays lazy, for `out`, for logits computed in float64, for
 those computed in float32, and for array-likes whose dtype the type doesn't tell. They are tried in
-this order: an array of unknown dtype should not be taken for float32.
+this order: an array of unknown dtype should not be taken for float32. Means and sums are float64.
 """
 
 # To mypy NumPy's float64 and float32 overlap. What is really hidden by an overload before it would
@@ -214,22 +214,10 @@ def cross_entropy(
 ) -> _Lazy: ...
 @overload
 def cross_entropy(
-    logits: _Double, target: _Real, /, axis: SupportsIndex = -1, *, weight: _Array | None = None,
-    ignore_index: SupportsIndex = -100, reduction: Literal["mean", "sum"] = "mean",
-    label_smoothing: float | np.floating = 0.0, temperature: _Real = 1.0,
-) -> np.float64: ...
-@overload
-def cross_entropy(
-    logits: _Single, target: _Real, /, axis: SupportsIndex = -1, *, weight: _Array | None = None,
-    ignore_index: SupportsIndex = -100, reduction: Literal["mean", "sum"] = "mean",
-    label_smoothing: float | np.floating = 0.0, temperature: _Real = 1.0,
-) -> np.float32: ...
-@overload
-def cross_entropy(
     logits: _Array, target: _Real, /, axis: SupportsIndex = -1, *, weight: _Array | None = None,
     ignore_index: SupportsIndex = -100, reduction: Literal["mean", "sum"] = "mean",
     label_smoothing: float | np.floating = 0.0, temperature: _Real = 1.0,
-) -> np.floating: ...
+) -> np.float64: ...
 @overload
 def cross_entropy(
     logits: _Double, target: _Real, /, axis: SupportsIndex = -1, *, weight: _Array | None = None,
@@ -259,7 +247,7 @@ def cross_entropy_value_and_grad(
     logits: _Array, target: _Real, /, axis: SupportsIndex = -1, *, weight: _Array | None = None,
     ignore_index: SupportsIndex = -100, reduction: Literal["mean", "sum"] = "mean",
     label_smoothing: float | np.floating = 0.0, temperature: _Real = 1.0, out: _Out,
-) -> tuple[np.floating, _Out]: ...
+) -> tuple[np.float64, _Out]: ...
 @overload
 def cross_entropy_value_and_grad(
     logits: _Array, target: _Real, /, axis: SupportsIndex = -1, *, weight: _Array | None = None,
@@ -277,13 +265,13 @@ def cross_entropy_value_and_grad(
     logits: _Single, target: _Real, /, axis: SupportsIndex = -1, *, weight: _Array | None = None,
     ignore_index: SupportsIndex = -100, reduction: Literal["mean", "sum"] = "mean",
     label_smoothing: float | np.floating = 0.0, temperature: _Real = 1.0, out: None = None,
-) -> tuple[np.float32, NDArray[np.float32]]: ...
+) -> tuple[np.float64, NDArray[np.float32]]: ...
 @overload
 def cross_entropy_value_and_grad(
     logits: _Array, target: _Real, /, axis: SupportsIndex = -1, *, weight: _Array | None = None,
     ignore_index: SupportsIndex = -100, reduction: Literal["mean", "sum"] = "mean",
     label_smoothing: float | np.floating = 0.0, temperature: _Real = 1.0, out: None = None,
-) -> tuple[np.floating, NDArray[Any]]: ...
+) -> tuple[np.float64, NDArray[Any]]: ...
 @overload
 def cross_entropy_value_and_grad(
     logits: _Double, target: _Real, /, axis: SupportsIndex = -1, *, weight: _Array | None = None,
@@ -309,21 +297,9 @@ def nll_loss(
 ) -> _Lazy: ...
 @overload
 def nll_loss(
-    log_probs: _Double, target: _Index, /, axis: SupportsIndex = -1, *,
-    weight: _Array | None = None, ignore_index: SupportsIndex = -100,
-    reduction: Literal["mean", "sum"] = "mean",
-) -> np.float64: ...
-@overload
-def nll_loss(
-    log_probs: _Single, target: _Index, /, axis: SupportsIndex = -1, *,
-    weight: _Array | None = None, ignore_index: SupportsIndex = -100,
-    reduction: Literal["mean", "sum"] = "mean",
-) -> np.float32: ...
-@overload
-def nll_loss(
     log_probs: _Array, target: _Index, /, axis: SupportsIndex = -1, *, weight: _Array | None = None,
     ignore_index: SupportsIndex = -100, reduction: Literal["mean", "sum"] = "mean",
-) -> np.floating: ...
+) -> np.float64: ...
 @overload
 def nll_loss(
     log_probs: _Double, target: _Index, /, axis: SupportsIndex = -1, *,
@@ -435,19 +411,9 @@ def binary_cross_entropy(
 ) -> _Lazy: ...
 @overload
 def binary_cross_entropy(
-    logits: float | _InFloat64 | _Double, target: _Real, /, *, weight: _Real | None = None,
+    logits: _Real, target: _Real, /, *, weight: _Real | None = None,
     pos_weight: _Real | None = None, reduction: Literal["mean", "sum"] = "mean",
 ) -> np.float64: ...
-@overload
-def binary_cross_entropy(
-    logits: _InFloat32 | _Single, target: _Real, /, *, weight: _Real | None = None,
-    pos_weight: _Real | None = None, reduction: Literal["mean", "sum"] = "mean",
-) -> np.float32: ...
-@overload
-def binary_cross_entropy(
-    logits: _Array, target: _Real, /, *, weight: _Real | None = None,
-    pos_weight: _Real | None = None, reduction: Literal["mean", "sum"] = "mean",
-) -> np.floating: ...
 @overload
 def binary_cross_entropy(
     logits: float | _InFloat64 | _Double, target: _Real, /, *, weight: _Real | None = None,

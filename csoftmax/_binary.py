@@ -96,8 +96,9 @@ def binary_cross_entropy(
     Returns
     -------
     scalar or ndarray
-        The loss in nats, in the dtype of the computation, float32 or float64; with "none" of the
-        shape of `logits`. The sum is made in float64. The mean of no element is NaN.
+        The loss in nats. A mean or a sum is made in float64 and is one, whatever the type of
+        `logits`. With "none" of the shape of `logits`, in the dtype of the computation, float32 or
+        float64. The mean of no element is NaN.
 
     Raises
     ------

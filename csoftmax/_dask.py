@@ -268,14 +268,14 @@ def reduced(losses, reduction, divisor):
         return losses
     return by_blocks(
         mean_of_total, (), [sum_over_blocks(_losses.total_of, losses), divisor], [(), ()],
-        losses.dtype, dtype_of_mean=losses.dtype,
+        np.float64,
     )  # fmt: skip
 
 
-def mean_of_total(total, divisor, *, dtype_of_mean):
+def mean_of_total(total, divisor):
     """The mean over nothing is NaN, also of a sum that isn't 0."""
     with quiet():
-        return dtype_of_mean.type(total / divisor if divisor else math.nan)
+        return np.float64(total / divisor if divisor else math.nan)
 
 
 def sum_over_blocks(function, array, **keywords):

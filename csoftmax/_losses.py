@@ -69,9 +69,9 @@ def cross_entropy(
     Returns
     -------
     scalar or ndarray
-        The loss in nats, in the dtype of the computation, float32 or float64; with "none" an array
-        of the shape of `logits` without `axis`. The sum is made in float64. The mean of no row, or
-        of weights that are all 0, is NaN.
+        The loss in nats. A mean or a sum is made in float64 and is one, whatever the type of
+        `logits`. With "none" an array of the shape of `logits` without `axis`, in the dtype of the
+        computation, float32 or float64. The mean of no row, or of weights that are all 0, is NaN.
 
     Raises
     ------
@@ -520,10 +520,13 @@ def total_of(losses):
 
 
 def reduced(losses, reduction, divisor):
-    """The mean over nothing is NaN, also of a sum that isn't 0."""
+    """Losses as they are, or their sum or mean as float64: a line search needs its last digits.
+
+    The mean over nothing is NaN, also of a sum that isn't 0.
+    """
     if reduction == "none":
         return losses
     if reduction == "sum":
         divisor = 1.0
     mean = kernels.mean_of(np.ascontiguousarray(losses), divisor) if divisor else math.nan
-    return losses.dtype.type(mean)
+    return np.float64(mean)

@@ -52,7 +52,7 @@ def check(call, key, operands, axis, memory, arrange):
             # What overlaps is copied to contiguous memory, and a single row has a loop of its own
             # where it is contiguous: the sum's order is another.
             finite = np.abs(expected[np.isfinite(expected)])
-            assert_as_promised(result, expected, finite.max(initial=0))
+            assert_as_promised(result, expected, finite.max(initial=0), out.dtype)
         else:
             np.testing.assert_array_equal(result, expected)
     arrange(apart)[1][...] = out

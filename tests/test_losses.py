@@ -1,5 +1,7 @@
 """Reductions and ignored rows; accuracy and edge cases stand in the files of those names."""
 
+import functools
+
 import numpy as np
 import pytest
 
@@ -27,7 +29,7 @@ def test_reductions(problem, dtype):
     )
     for reduction, right in (("sum", losses.sum()), ("mean", losses.sum() / 40)):
         loss, grad = csoftmax.cross_entropy_value_and_grad(x, target, reduction=reduction)
-        assert loss.dtype == dtype
+        assert loss.dtype == np.float64
         assert abs(loss - right) <= 4 * eps * right
         assert loss == csoftmax.cross_entropy(x, target, reduction=reduction)
         assert (grad[::5] == 0).all()
@@ -62,7 +64,52 @@ def test_sum_is_accumulated_in_float64():
     target = np.zeros(1_000_000, int)
     losses = csoftmax.cross_entropy(x, target, reduction="none")
     right = losses.astype(LONG).sum()
-    assert csoftmax.cross_entropy(x, target, reduction="sum") == np.float32(right)
+    assert csoftmax.cross_entropy(x, target, reduction="sum") == right
+
+
+def reductions(x, target, weight):
+    """Of each loss: it itself, its losses, and the number that its mean divides by."""
+    one_hot = np.eye(x.shape[1])[target]
+    for function, given, keywords, divisor in (
+        (csoftmax.cross_entropy, target, {"weight": weight}, weight[target].sum()),
+        (csoftmax.cross_entropy, one_hot, {"label_smoothing": 0.1}, len(x)),
+        (csoftmax.nll_loss, target, {}, len(x)),
+        (csoftmax.binary_cross_entropy, one_hot, {"pos_weight": weight}, x.size),
+    ):
+        loss = functools.partial(function, x, given, **keywords)
+        yield loss, loss(reduction="none"), divisor
+    both = functools.partial(csoftmax.cross_entropy_value_and_grad, x, target)
+    yield lambda reduction: both(reduction=reduction)[0], both(reduction="none")[0], len(x)
+
+
+@pytest.mark.parametrize("input_dtype", [np.int8, np.float16, np.float32, np.float64])
+def test_means_and_sums_are_float64(input_dtype):
+    """Nothing but each loss is rounded to float32."""
+    rng = np.random.default_rng(0)
+    x = (3 * rng.normal(size=(3001, 7))).astype(input_dtype)
+    target, weight = rng.integers(7, size=len(x)), np.arange(1.0, 8.0)
+    for loss, losses, divisor in reductions(x, target, weight):
+        assert losses.dtype == (np.float64 if input_dtype == np.float64 else np.float32)
+        right = losses.astype(LONG).sum()
+        for reduction, expected in (("sum", right), ("mean", right / divisor)):
+            result = loss(reduction=reduction)
+            assert type(result) is np.float64
+            np.testing.assert_allclose(result, expected, rtol=2 * np.finfo(np.float64).eps)
+        assert np.float32(result) != result
+
+
+def test_means_of_close_parameters_differ():
+    """Rounded to float32 several would be the same, and a line search would stop there."""
+    rng = np.random.default_rng(0)
+    x, target = rng.normal(size=(5000, 10)).astype(np.float32), rng.integers(10, size=5000)
+    _, grad = csoftmax.cross_entropy_value_and_grad(x, target, reduction="sum")
+    grad[500:] = 0
+    steps = [x - np.float32(step * 1e-6) * grad for step in range(10)]
+    means = np.array([csoftmax.cross_entropy(step, target) for step in steps])
+    assert len(set(means.astype(np.float32))) < 7
+    assert (np.diff(means) < 0).all()
+    right = np.array([Exact(step).loss(target).mean() for step in steps])
+    assert (np.abs(means - right) < np.spacing(np.float32(2)) / 50).all()
 
 
 @pytest.mark.parametrize("dtype_of_target", [np.int8, np.uint8, np.int32, np.uint64, ">i4"])

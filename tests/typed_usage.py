@@ -106,27 +106,29 @@ def without_an_axis() -> None:
 def losses() -> None:
     assert_type(cs.cross_entropy(DOUBLE, INDICES), np.float64)
     assert_type(cs.cross_entropy([1.0, 2.0], 1), np.float64)
-    assert_type(cs.cross_entropy(SINGLE, DOUBLE, weight=[1, 2, 3], reduction="sum"), np.float32)
-    assert_type(cs.cross_entropy(OnlyArray(), INDICES), np.floating)
+    assert_type(cs.cross_entropy(SINGLE, DOUBLE, weight=[1, 2, 3], reduction="sum"), np.float64)
+    assert_type(cs.cross_entropy(OnlyArray(), INDICES), np.float64)
     assert_type(cs.cross_entropy(DOUBLE, INDICES, reduction="none"), NDArray[np.float64] | Any)
     assert_type(cs.cross_entropy([1.0, 2.0], 1, reduction="none"), NDArray[np.float64] | Any)
-    assert_type(cs.nll_loss(SINGLE, INDICES), np.float32)
+    assert_type(cs.nll_loss(SINGLE, INDICES), np.float64)
     assert_type(cs.nll_loss(DOUBLE, INDICES, reduction="none"), NDArray[np.float64] | Any)
     assert_type(cs.binary_cross_entropy(DOUBLE, BOOL, pos_weight=2), np.float64)
     assert_type(cs.binary_cross_entropy(0.5, True), np.float64)
+    assert_type(cs.binary_cross_entropy(HALF, BOOL, reduction="sum"), np.float64)
+    assert_type(cs.binary_cross_entropy(np.float32(0.5), True), np.float64)
     assert_type(cs.binary_cross_entropy(INT8, BOOL, reduction="none"), NDArray[np.float32] | Any)
 
 
 def losses_and_gradients() -> None:
     both = cs.cross_entropy_value_and_grad
     assert_type(both(DOUBLE, INDICES), tuple[np.float64, NDArray[np.float64]])
-    assert_type(both(SINGLE, INDICES, label_smoothing=0.1), tuple[np.float32, NDArray[np.float32]])
-    assert_type(both(OnlyArray(), INDICES), tuple[np.floating, NDArray[Any]])
+    assert_type(both(SINGLE, INDICES, label_smoothing=0.1), tuple[np.float64, NDArray[np.float32]])
+    assert_type(both(OnlyArray(), INDICES), tuple[np.float64, NDArray[Any]])
     assert_type(
         both(SINGLE, INDICES, reduction="none"),
         tuple[NDArray[np.float32] | Any, NDArray[np.float32]],
     )
-    assert_type(both(SINGLE, INDICES, out=DOUBLE.copy()), tuple[np.floating, NDArray[np.float64]])
+    assert_type(both(SINGLE, INDICES, out=DOUBLE.copy()), tuple[np.float64, NDArray[np.float64]])
 
 
 def gradients() -> None:

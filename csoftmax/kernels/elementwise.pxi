@@ -262,9 +262,9 @@ cdef double sum_of_numbers(const floating *x, npy_intp n, double *sums) noexcept
 
 
 def mean_of(x, double divisor):
-    """The sum of a contiguous array's numbers over the divisor, rounded to their type once.
+    """The sum of a contiguous array's numbers over the divisor, both in float64.
 
-    The sum is made in float64; NumPy's own converts numbers one by one.
+    NumPy's own sum in float64 converts numbers of float32 one by one.
     """
     cdef npy_intp n
     cdef double *sums
@@ -279,7 +279,7 @@ def mean_of(x, double divisor):
     with nogil:
         host = enter_environment()
         if PyArray_TYPE(<ndarray> x) == NPY_FLOAT:
-            mean = <float> (sum_of_numbers(<float *> PyArray_BYTES(<ndarray> x), n, sums) / divisor)
+            mean = sum_of_numbers(<float *> PyArray_BYTES(<ndarray> x), n, sums) / divisor
         else:
             mean = sum_of_numbers(<double *> PyArray_BYTES(<ndarray> x), n, sums) / divisor
         csoftmax_set_environment(host)

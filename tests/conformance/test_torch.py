@@ -102,12 +102,13 @@ def torch_cross_entropy(logits, target, weight=None, temperature=1.0, **keywords
     return loss.detach().numpy(), grad.numpy()
 
 
-def assert_close(actual, expected, dtype, limit, largest):
+def assert_close(actual, expected, dtype, limit, largest, returned=None):
     """Within `limit` eps of the largest term; in float64 twice that, for PyTorch's own error.
 
+    eps is that of `dtype`, in which it is computed; the result has it too, or the type `returned`.
     NaN must meet NaN.
     """
-    assert actual.dtype == dtype
+    assert actual.dtype == (dtype if returned is None else returned)
     assert np.shape(actual) == expected.shape
     eps = np.finfo(dtype).eps * (1 if dtype == np.float32 else 2)
     np.testing.assert_array_equal(np.isnan(actual), np.isnan(expected))
@@ -115,10 +116,11 @@ def assert_close(actual, expected, dtype, limit, largest):
     assert not (error > limit * eps * largest).any()
 
 
-def assert_losses_close(actual, expected, dtype, logits):
+def assert_losses_close(actual, expected, dtype, logits, reduction="none"):
     """The terms of a loss are the logits and the logsumexp; those of a sum are the losses."""
     largest = np.fmax(np.abs(logits).max(), np.abs(expected))
-    assert_close(actual, expected, dtype, LOSS, largest)
+    returned = dtype if reduction == "none" else np.float64
+    assert_close(actual, expected, dtype, LOSS, largest, returned)
 
 
 def assert_gradients_close(actual, expected, dtype, limit=GRADIENT):
@@ -136,8 +138,9 @@ def check_cross_entropy(logits, target, temperature=1.0, **keywords):
     loss_alone = csoftmax.cross_entropy(logits, target, **keywords)
     # None of the logits / T is larger than the largest of these.
     scaled = logits / np.min(temperature)
-    assert_losses_close(loss_alone, expected, dtype, scaled)
-    assert_losses_close(loss, expected, dtype, scaled)
+    reduction = keywords["reduction"]
+    assert_losses_close(loss_alone, expected, dtype, scaled, reduction)
+    assert_losses_close(loss, expected, dtype, scaled, reduction)
     assert_gradients_close(grad, expected_grad, dtype)
 
 
@@ -207,7 +210,7 @@ def test_nll_loss(dtype, shape, weight, ignored, reduction):
         as_tensor(log_probs), as_tensor(target), weight=as_tensor(weight), **keywords
     )
     result = csoftmax.nll_loss(log_probs, target, axis=axis, weight=weight, **keywords)
-    assert_losses_close(result, expected.numpy(), dtype, log_probs)
+    assert_losses_close(result, expected.numpy(), dtype, log_probs, reduction)
 
 
 @pytest.mark.parametrize(
@@ -265,7 +268,7 @@ def test_binary_cross_entropy(dtype, weight, pos_weight, reduction):
     result = csoftmax.binary_cross_entropy(
         logits, target, weight=weight, pos_weight=pos_weight, reduction=reduction
     )
-    assert_losses_close(result, expected.numpy(), dtype, logits)
+    assert_losses_close(result, expected.numpy(), dtype, logits, reduction)
 
 
 def test_binary_cross_entropy_of_certain_predictions(dtype):

@@ -4,7 +4,7 @@ import numpy as np
 
 from ..exact import LONG, TINY, well_above_underflow
 from ..exact_losses import error_of_sum
-from .references import Result, hold_shape, require
+from .references import Result, hold_loss, hold_shape, require
 from .values import F64, FLOATS, INF, MAX, NAN, REFUSED_TYPES, TYPES
 
 
@@ -85,8 +85,7 @@ def binary_cross_entropy(call):
 
     def check(given, limits):
         result = Result(given, computed, limits)
-        loss_shape = shape if reduction == "none" else ()
-        hold_shape(call, given, loss_shape, computed, may_be_scalar=True)
+        hold_loss(given, shape, computed, reduction)
         losses = BinaryLosses(values, y, weight, pos_weight)
         if reduction == "none":
             losses.hold_each(result)

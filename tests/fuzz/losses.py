@@ -6,7 +6,7 @@ import numpy as np
 
 from ..exact import LONG, well_above_underflow
 from ..exact_losses import coefficients, error_of_sum
-from .references import Result, Rows, as_rows, from_rows, hold_new, hold_shape, require, without
+from .references import Result, Rows, as_rows, from_rows, hold_loss, hold_shape, require, without
 from .values import EPS, F64, FLOATS, INDEX_TYPES, INF, MAX, NAN, REFUSED_TYPES, TYPES
 
 
@@ -164,7 +164,7 @@ def cross_entropy(call):
             as_rows(values, axes), of_rows, temperature, tempered,
             None if weight is None else weight.astype(computed), smoothing, ignore_index,
         )  # fmt: skip
-        hold_new(loss, row_shape if reduction == "none" else (), computed, may_be_scalar=True)
+        hold_loss(loss, row_shape, computed, reduction)
         losses.hold(result, reduction)
         if with_grad:
             hold_shape(call, grad, shape, computed)
@@ -336,7 +336,7 @@ def nll_loss(call):
 
     def check(given, limits):
         result = Result(given, computed, limits)
-        hold_new(given, row_shape if reduction == "none" else (), computed, may_be_scalar=True)
+        hold_loss(given, row_shape, computed, reduction)
         indices = target.reshape(-1).astype(np.int64)
         counts = indices != ignore_index
         losses = np.zeros(len(indices), LONG)

@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from ..exact import LONG, TINY, Exact, largest_error
-from .values import EPS, F32, INF, MAX
+from .values import EPS, F32, F64, INF, MAX
 
 # The relative error that is let pass where the contract has "no promise".
 LOOSE = 1e-3
@@ -81,14 +81,14 @@ class Result:
         scale = np.abs(right) if scale is None else np.abs(scale)
         # The ULP is the same from 0.75 times the largest number on, and beyond it is infinite.
         scale = np.minimum(scale, 0.75 * MAX[self.computed])
-        if result.dtype == self.computed:
+        if result.dtype.itemsize >= self.computed.itemsize:
             error = largest_error(result, right, self.computed, scale)
             if limit < LOOSE / EPS[F32]:    # else the contract promises nothing
                 self.largest = max(self.largest, error)
             if not error <= limit:
                 raise Failure(f"{what}: {error:.3g} ULP, limit {limit:.3g}")
             return
-        # An `out` of another type: what is within the limit, rounded once more.
+        # An `out` of a narrower type: what is within the limit, rounded once more.
         tiny = TINY[self.computed]
         ulp = np.spacing(np.maximum(scale, tiny).astype(self.computed)).astype(LONG)
         near_0 = np.where(scale < tiny, tiny, 0)
@@ -113,3 +113,9 @@ def hold_new(given, shape, computed, may_be_scalar):
         require(isinstance(given, np.generic), "no NumPy scalar for a result without axes")
     if shape != ():
         require(type(given) is np.ndarray, f"a {type(given).__name__}")
+
+
+def hold_loss(given, shape, computed, reduction):
+    """The losses, or their float64 sum or mean."""
+    is_reduced = reduction != "none"
+    hold_new(given, () if is_reduced else shape, F64 if is_reduced else computed, True)
