@@ -2,7 +2,6 @@
 
 import math
 import operator
-from sys import modules as imported
 
 import numpy as np
 from numpy.exceptions import AxisError
@@ -13,19 +12,6 @@ from csoftmax import _dispatch
 COMPUTED_IN_FLOAT32 = "f" "e" "?" "bBhH"
 COMPUTED_IN_FLOAT64 = "d" "iIlLqQ"
 ALLOWED = COMPUTED_IN_FLOAT32 + COMPUTED_IN_FLOAT64
-
-
-def functions_for_dask(*arrays):
-    """The module with the same functions for Dask arrays if one of these is one, else None."""
-    if "dask.array" not in imported:
-        return None
-    dask_array = getattr(imported["dask.array"], "Array", ())    # not there while it is imported
-    for array in arrays:
-        if isinstance(array, dask_array):
-            from csoftmax import _dask
-
-            return _dask
-    return None
 
 
 class quiet:

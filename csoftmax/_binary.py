@@ -6,7 +6,6 @@ from csoftmax._arguments import (
     as_logits,
     call,
     computed_type,
-    functions_for_dask,
     new_result,
     quiet,
     require_broadcastable,
@@ -14,6 +13,7 @@ from csoftmax._arguments import (
     require_shape_of,
 )
 from csoftmax._dispatch import kernels
+from csoftmax._lazy import lazy_functions
 from csoftmax._losses import reduced, require_reduction
 
 
@@ -64,7 +64,7 @@ def sigmoid(x, /, *, out=None):
     >>> softmax([2.0, 0.0]).round(3)
     array([0.881, 0.119])
     """
-    if lazily := functions_for_dask(x):
+    if lazily := lazy_functions(x):
         return lazily.sigmoid(x, out)
     x = as_logits(x)
     if out is not None:
@@ -124,7 +124,7 @@ def binary_cross_entropy(
     >>> binary_cross_entropy([2.0, -1.0, 1000.0], [1, 0, 0], reduction="none").round(3)
     array([1.27e-01, 3.13e-01, 1.00e+03])
     """
-    if lazily := functions_for_dask(logits, target, weight, pos_weight):
+    if lazily := lazy_functions(logits, target, weight, pos_weight):
         return lazily.binary_cross_entropy(logits, target, weight, pos_weight, reduction)
     require_reduction(reduction)
     logits, target = as_logits(logits, "logits"), as_logits(target, "target")

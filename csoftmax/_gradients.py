@@ -7,7 +7,6 @@ from csoftmax._arguments import (
     as_logits,
     as_temperature,
     computed_type,
-    functions_for_dask,
     normalized_axes,
     normalized_axis,
     of_one_type,
@@ -17,6 +16,7 @@ from csoftmax._arguments import (
     rowwise,
 )
 from csoftmax._dispatch import kernels
+from csoftmax._lazy import lazy_functions
 
 
 def softmax_vjp(grad, y, /, axis=-1, *, temperature=1.0, out=None):
@@ -65,7 +65,7 @@ def softmax_vjp(grad, y, /, axis=-1, *, temperature=1.0, out=None):
     >>> softmax_vjp([1.0, 0.0, 0.0], y).round(3)
     array([ 0.225, -0.16 , -0.065])
     """
-    if lazily := functions_for_dask(grad, y, temperature):
+    if lazily := lazy_functions(grad, y, temperature):
         return lazily.product(softmax_vjp, grad, y, "y", axis, temperature, out)
     return product(kernels.softmax_vjp, grad, y, "y", axis, temperature, out)
 
@@ -115,7 +115,7 @@ def log_softmax_vjp(grad, log_y, /, axis=-1, *, temperature=1.0, out=None):
     >>> log_softmax_vjp([1.0, 0.0, 0.0], log_y).round(3)
     array([ 0.341, -0.242, -0.099])
     """
-    if lazily := functions_for_dask(grad, log_y, temperature):
+    if lazily := lazy_functions(grad, log_y, temperature):
         return lazily.product(log_softmax_vjp, grad, log_y, "log_y", axis, temperature, out)
     return product(kernels.log_softmax_vjp, grad, log_y, "log_y", axis, temperature, out)
 
@@ -157,7 +157,7 @@ def softmax_jacobian(y, /, axis=-1, *, temperature=1.0):
            [-0.16 ,  0.184, -0.024],
            [-0.065, -0.024,  0.089]])
     """
-    if lazily := functions_for_dask(y, temperature):
+    if lazily := lazy_functions(y, temperature):
         return lazily.softmax_jacobian(y, axis, temperature)
     y = as_logits(y, "y")
     axis = normalized_axis(as_integer(axis, "axis"), y.ndim)

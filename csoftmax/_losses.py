@@ -13,7 +13,6 @@ from csoftmax._arguments import (
     as_temperature,
     call,
     computed_type,
-    functions_for_dask,
     may_be_equal,
     new_result,
     normalized_axis,
@@ -21,6 +20,7 @@ from csoftmax._arguments import (
     require_out,
 )
 from csoftmax._dispatch import kernels
+from csoftmax._lazy import lazy_functions
 
 
 def cross_entropy(
@@ -136,7 +136,7 @@ def cross_entropy(
     >>> cross_entropy(student, softmax(teacher, temperature=T), temperature=T).round(3)
     np.float64(0.939)
     """
-    if lazily := functions_for_dask(logits, target, weight, temperature):
+    if lazily := lazy_functions(logits, target, weight, temperature):
         return lazily.cross_entropy(
             logits, target, axis, weight, ignore_index, reduction, label_smoothing, temperature
         )
@@ -222,7 +222,7 @@ def cross_entropy_value_and_grad(
     >>> loss.round(3), grad.round(3)
     (np.float64(0.417), array([[-0.341,  0.242,  0.099]]))
     """
-    if lazily := functions_for_dask(logits, target, weight, temperature):
+    if lazily := lazy_functions(logits, target, weight, temperature):
         return lazily.cross_entropy_value_and_grad(
             logits, target, axis, weight, ignore_index, reduction, label_smoothing, temperature, out
         )
@@ -280,7 +280,7 @@ def nll_loss(
     >>> cross_entropy(logits, [0, 1]).round(3)
     np.float64(0.307)
     """
-    if lazily := functions_for_dask(log_probs, target, weight):
+    if lazily := lazy_functions(log_probs, target, weight):
         return lazily.nll_loss(log_probs, target, axis, weight, ignore_index, reduction)
     require_reduction(reduction)
     log_probs = as_logits(log_probs, "log_probs")

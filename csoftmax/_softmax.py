@@ -9,13 +9,13 @@ from csoftmax._arguments import (
     call,
     computed_type,
     delivered,
-    functions_for_dask,
     normalized_axes,
     require_out,
     rowwise,
     with_one_axis,
 )
 from csoftmax._dispatch import kernels
+from csoftmax._lazy import lazy_functions
 
 
 def softmax(x, /, axis=-1, *, temperature=1.0, where=None, out=None):
@@ -113,7 +113,7 @@ def softmax(x, /, axis=-1, *, temperature=1.0, where=None, out=None):
     """
     result = kernels.directly(kernels.DIRECT_SOFTMAX, x, axis, temperature, out, where)
     if result is None:
-        if lazily := functions_for_dask(x, temperature, where):
+        if lazily := lazy_functions(x, temperature, where):
             return lazily.softmax(softmax, x, axis, temperature, where, out)
         result = checked(
             kernels.softmax, kernels.masked_softmax, x, axis, temperature, where, out
@@ -178,7 +178,7 @@ def log_softmax(x, /, axis=-1, *, temperature=1.0, where=None, out=None):
     """
     result = kernels.directly(kernels.DIRECT_LOG_SOFTMAX, x, axis, temperature, out, where)
     if result is None:
-        if lazily := functions_for_dask(x, temperature, where):
+        if lazily := lazy_functions(x, temperature, where):
             return lazily.softmax(log_softmax, x, axis, temperature, where, out)
         result = checked(
             kernels.log_softmax, kernels.masked_log_softmax, x, axis, temperature, where, out
@@ -233,7 +233,7 @@ def logsumexp(x, /, axis=-1, *, where=None, keepdims=False, out=None):
     >>> logsumexp([[0.0, 0.0], [1.0, -np.inf]])
     array([0.69314718, 1.        ])
     """
-    if lazily := functions_for_dask(x, where):
+    if lazily := lazy_functions(x, where):
         return lazily.logsumexp(x, axis, where, keepdims, out)
     x = as_logits(x)
     axes = normalized_axes(axis, x.ndim)
@@ -300,7 +300,7 @@ def entropy(logits, /, axis=-1, *, temperature=1.0):
     >>> entropy(np.log([[0.5, 0.5], [0.2, 0.8]])).round(3)
     array([0.693, 0.5  ])
     """
-    if lazily := functions_for_dask(logits, temperature):
+    if lazily := lazy_functions(logits, temperature):
         return lazily.entropy(logits, axis, temperature)
     logits = as_logits(logits, "logits")
     axes = normalized_axes(axis, logits.ndim)
