@@ -1,6 +1,7 @@
 """What several functions ask of their arguments, and what they say where it is not so."""
 
 import math
+import numbers
 import operator
 
 import numpy as np
@@ -8,10 +9,11 @@ from numpy.exceptions import AxisError
 
 from csoftmax import _dispatch
 
-# By dtype.char, the same for both byte orders. What float32 holds exactly is computed in it.
-COMPUTED_IN_FLOAT32 = "f" "e" "?" "bBhH"
-COMPUTED_IN_FLOAT64 = "d" "iIlLqQ"
-ALLOWED = COMPUTED_IN_FLOAT32 + COMPUTED_IN_FLOAT64
+# By dtype.num: types of other libraries have numbers of their own, and may have the characters of
+# NumPy's. What float32 holds exactly is computed in it.
+COMPUTED_IN_FLOAT32 = {np.dtype(char).num for char in "fe?bBhH"}
+COMPUTED_IN_FLOAT64 = {np.dtype(char).num for char in "diIlLqQ"}
+FLOATING = {np.dtype(char).num for char in "efdg"}
 
 
 class quiet:
@@ -45,10 +47,14 @@ def as_array(x, name):
 
 def as_logits(x, name="x"):
     """`x` as an array of a dtype that the kernels compute with; TypeError for other dtypes."""
-    array = x if type(x) is np.ndarray else as_array(x, name)    # a call takes 30 ns
-    if array.dtype.char not in ALLOWED:
+    array = as_array(x, name)
+    if not is_allowed(array.dtype):
         refuse_dtype(array, name, "" if array is x else f" from {type(x).__name__}")
     return array
+
+
+def is_allowed(dtype):
+    return dtype.num in COMPUTED_IN_FLOAT32 or dtype.num in COMPUTED_IN_FLOAT64
 
 
 def refuse_dtype(array, name, source=""):
@@ -59,19 +65,7 @@ def refuse_dtype(array, name, source=""):
 
 
 def computed_type(x):
-    return np.dtype(np.float64 if x.dtype.char in COMPUTED_IN_FLOAT64 else np.float32)
-
-
-def of_one_type(x, y):
-    """Both arrays in the type that the wider of them is computed in."""
-    dtype = np.promote_types(computed_type(x), computed_type(y))
-    with quiet():
-        return x.astype(dtype, copy=False), y.astype(dtype, copy=False)
-
-
-def new_result(x):
-    """An array for a result of the shape of `x`, in the type that it is computed in."""
-    return _dispatch.kernels.empty(x.shape, x.dtype.char in COMPUTED_IN_FLOAT64)
+    return np.dtype(np.float64 if x.dtype.num in COMPUTED_IN_FLOAT64 else np.float32)
 
 
 def with_one_axis(x, axes):
@@ -81,25 +75,33 @@ def with_one_axis(x, axes):
     return x.transpose(*others, *axes).reshape([*(x.shape[i] for i in others), length])
 
 
+def along_one_axis(compute, axes, out, *arrays):
+    """For axes that steps of one stride don't lead through: `compute` of copies that have one.
+
+    Takes arrays of one shape and the axis, and gives a result of that shape, or of the rows'.
+    """
+    x = arrays[0]
+    others = [i for i in range(x.ndim) if i not in axes]
+    result = computed(compute(*(with_one_axis(array, axes) for array in arrays), -1))
+    if np.ndim(result) > len(others):
+        result = result.reshape([x.shape[i] for i in (*others, *axes)])
+        result = result.transpose(np.argsort([*others, *axes]))
+    return delivered(result, out)
+
+
+def computed(result):
+    """What a kernel gave for arguments that have been checked."""
+    if result is None:
+        raise RuntimeError("an array has changed while csoftmax read it")
+    return result
+
+
 def delivered(result, out):
     if out is None:
-        return result[()]
+        return result
     with quiet():    # of the cast
         out[...] = result
     return out
-
-
-def rowwise(gufunc, x, axes, temperature, out, beside=None):
-    """The result of a gufunc whose rows are along these axes: logits, temperature, `beside`."""
-    beside = () if beside is None else (beside,)
-    if len(axes) == 1:
-        out = new_result(x) if out is None else out
-        return call(gufunc, x, temperature, *beside, axis=axes[0], out=out)
-    beside = (with_one_axis(array, axes) for array in beside)
-    result = call(gufunc, with_one_axis(x, axes), temperature, *beside)
-    others = [i for i in range(x.ndim) if i not in axes]
-    result = result.reshape([x.shape[i] for i in (*others, *axes)])
-    return delivered(result.transpose(np.argsort([*others, *axes])), out)
 
 
 def normalized_axis(axis, ndim):
@@ -126,9 +128,9 @@ def normalized_axes(axis, ndim):
 
 
 def as_temperature(temperature, logits, axes):
-    """`temperature` as float64, a number or an array with one for each row along `axes`."""
-    if type(temperature) is float and temperature >= 0:
-        return temperature
+    """`temperature` as a float, or as a float64 array with one for each row along `axes`."""
+    if isinstance(temperature, numbers.Real):
+        return as_one_temperature(temperature)
     given = type(temperature).__name__
     temperature = as_array(temperature, "temperature")
     require_real_temperature(temperature, given)
@@ -137,15 +139,38 @@ def as_temperature(temperature, logits, axes):
     if not (temperature >= 0).all():
         wrong = temperature[~(temperature >= 0)].flat[0]
         raise ValueError(f"temperature must be at least 0, got {wrong}")
-    if temperature.ndim:
-        rows = tuple(n for i, n in enumerate(logits.shape) if i not in axes)
-        require_broadcastable(temperature, rows, "temperature")
+    if temperature.ndim == 0:
+        return float(temperature)
+    require_one_for_each_row(temperature, logits, axes, "temperature")
     return temperature
 
 
-def has_unknown_length(shape):
-    """Of a Dask array, whose blocks are checked when they are there."""
-    return any(n != n for n in shape)
+def as_one_temperature(temperature):
+    try:
+        number = float(temperature)
+    except OverflowError:
+        if temperature > 0:
+            raise ValueError(
+                "temperature must be a number that a float can hold, up to 1.8e308, or math.inf; "
+                f"got a larger {type(temperature).__name__}"
+            ) from None
+        number = -math.inf
+    if not number >= 0:
+        raise ValueError(f"temperature must be at least 0, got {number}")
+    return number
+
+
+def require_one_for_each_row(array, logits, axes, name):
+    """That it broadcasts to the rows. Often an axis of length 1 is left where the classes were."""
+    rows = tuple(n for i, n in enumerate(logits.shape) if i not in axes)
+    kept = tuple(i for i in axes if array.ndim == logits.ndim and array.shape[i] == 1)
+    without_kept = tuple(n for i, n in enumerate(array.shape) if i not in kept)
+    hint = ""
+    if array.shape[-1:] == (1,) and does_broadcast(array.shape[:-1], rows):
+        hint = f"; drop the last axis, which has length 1: {name}[..., 0]"
+    elif kept and does_broadcast(without_kept, rows):
+        hint = f"; drop the axis of the classes, which has length 1: {name}.squeeze({kept})"
+    require_broadcastable(array, rows, name, hint=hint)
 
 
 def require_shape_of(other, whose, array, name):
@@ -162,33 +187,42 @@ def may_be_equal(shape, other):
 
 
 def require_real_temperature(temperature, given):
-    if temperature.dtype.char not in ALLOWED:
+    if not is_allowed(temperature.dtype):
         raise TypeError(
             f"temperature must be a real number or array, got {temperature.dtype} from {given}"
         )
 
 
-def require_broadcastable(array, shape, name, what="the shape of the logits without the axis"):
-    try:
-        if has_unknown_length(array.shape) or has_unknown_length(shape):
-            last = shape[max(0, len(shape) - array.ndim) :]
-            pairs = [(n, m) for n, m in zip(array.shape, last, strict=True) if n != 1]
-            fits = may_be_equal([n for n, _ in pairs], [m for _, m in pairs])
-        else:
-            fits = np.broadcast_shapes(array.shape, shape) == shape
-    except ValueError:
-        fits = False
-    if not fits:
+def does_broadcast(shape, other):
+    """NumPy's own check takes 32 dimensions, where its arrays have up to 64."""
+    last = other[max(0, len(other) - len(shape)) :]
+    if len(shape) > len(other):
+        return False
+    pairs = [(n, m) for n, m in zip(shape, last, strict=True) if n != 1]
+    return may_be_equal([n for n, _ in pairs], [m for _, m in pairs])
+
+
+def require_broadcastable(
+    array, shape, name, what="the shape of the logits without the axis", hint=""
+):
+    if not does_broadcast(array.shape, shape):
         raise ValueError(
-            f"{name} of shape {array.shape} does not broadcast to {shape}, {what}"
+            f"{name} of shape {array.shape} does not broadcast to {shape}, {what}{hint}"
         )
 
 
 def as_mask(where, x):
-    """`where` as an array of bools of the shape of `x`."""
+    """`where` as an array of bools that broadcasts to `x`, or None."""
+    if where is None:
+        return None
     where = as_array(where, "where")
     require_mask(where, x)
-    return np.broadcast_to(where, x.shape)
+    return where
+
+
+def as_out(out):
+    """An array of NumPy's own class on the memory of `out`, or None."""
+    return None if out is None else np.asarray(out)
 
 
 def require_mask(where, x):
@@ -204,29 +238,13 @@ def as_integer(value, name):
         raise TypeError(f"{name} must be an integer, got {value!r}") from None
 
 
-def call(gufunc, logits, *operands, out=None, **keywords):
-    """A gufunc's result, without the warnings of casts to its types and to that of `out`.
-
-    Raised is what its loops can't: a MemoryError, or what a signal's handler raised meanwhile.
-    """
-    array = out[-1] if isinstance(out, tuple) else out
-    is_cast = logits.dtype.char not in "fd" or not (array is None or array.dtype == logits.dtype)
-    try:
-        if not is_cast:
-            return gufunc(logits, *operands, out=out, **keywords)
-        with quiet():
-            return gufunc(logits, *operands, out=out, **keywords)
-    finally:
-        _dispatch.kernels.raise_if_stopped()
-
-
 def require_out(out, shape):
     if not isinstance(out, np.ndarray) or hasattr(out, "mask"):    # under which nothing is written
         kind = f"{type(out).__module__}.{type(out).__name__}".removeprefix("builtins.")
         raise TypeError(f"out must be a NumPy array, got {kind}")
     if out.shape != shape:
         raise ValueError(f"out must have the result's shape {shape}, got {out.shape}")
-    if out.dtype.kind != "f":
+    if out.dtype.num not in FLOATING:
         raise TypeError(f"out must be floating-point, got {out.dtype}")
     if not out.flags.writeable:
         raise ValueError("out is read-only")

@@ -1,20 +1,16 @@
 """sigmoid and binary_cross_entropy: two classes, of which one has the logit 0."""
 
-import numpy as np
-
 from csoftmax._arguments import (
     as_logits,
-    call,
-    computed_type,
-    new_result,
-    quiet,
+    as_out,
+    computed,
     require_broadcastable,
     require_out,
     require_shape_of,
 )
 from csoftmax._dispatch import kernels
 from csoftmax._lazy import lazy_functions
-from csoftmax._losses import reduced, require_reduction
+from csoftmax._losses import as_reduction
 
 
 def sigmoid(x, /, *, out=None):
@@ -64,12 +60,16 @@ def sigmoid(x, /, *, out=None):
     >>> softmax([2.0, 0.0]).round(3)
     array([0.881, 0.119])
     """
+    result = kernels.sigmoid(x, out)
+    if result is not None:
+        return result
     if lazily := lazy_functions(x):
         return lazily.sigmoid(x, out)
     x = as_logits(x)
     if out is not None:
         require_out(out, x.shape)
-    return elementwise(kernels.sigmoid, [x], out)
+    result = computed(kernels.sigmoid(x, as_out(out)))
+    return result if out is None else out
 
 
 def binary_cross_entropy(
@@ -124,33 +124,19 @@ def binary_cross_entropy(
     >>> binary_cross_entropy([2.0, -1.0, 1000.0], [1, 0, 0], reduction="none").round(3)
     array([1.27e-01, 3.13e-01, 1.00e+03])
     """
+    loss = kernels.binary_cross_entropy(logits, target, weight, pos_weight, reduction)
+    if loss is not None:
+        return loss
     if lazily := lazy_functions(logits, target, weight, pos_weight):
         return lazily.binary_cross_entropy(logits, target, weight, pos_weight, reduction)
-    require_reduction(reduction)
+    reduction = as_reduction(reduction)
     logits, target = as_logits(logits, "logits"), as_logits(target, "target")
     require_shape_of(logits, "the logits", target, "target")
-    dtype = computed_type(logits)
-    others = [target]
-    for name, array in (("weight", weight), ("pos_weight", pos_weight)):
-        others.append(as_logits(1.0 if array is None else array, name))
-        require_broadcastable(others[-1], logits.shape, name, "the shape of the logits")
-    with quiet():
-        inputs = [logits, *(array.astype(dtype, copy=False) for array in others)]
-    losses = elementwise(kernels.binary_cross_entropy, inputs, None)
-    return reduced(losses, reduction, logits.size)
-
-
-def elementwise(gufunc, inputs, out):
-    """A gufunc along the last axis, or on all numbers as one row where memory allows."""
-    shape = inputs[0].shape
-    result = new_result(inputs[0]) if out is None else out
-    # No generators: CPython 3.12 and 3.13 crash where the function of one has no memory.
-    is_one_row = result.flags.c_contiguous
-    for array in inputs:
-        is_one_row &= array.size == 1 or (array.shape == shape and array.flags.c_contiguous)
-    if is_one_row:
-        row = result.reshape(-1)
-        call(gufunc, *[np.broadcast_to(array.reshape(-1), row.shape) for array in inputs], out=row)
-    else:
-        call(gufunc, *[np.broadcast_to(array, shape) for array in inputs], out=result)
-    return result[()] if out is None else out
+    weights = [weight, pos_weight]
+    for i, name in enumerate(("weight", "pos_weight")):
+        if weights[i] is not None:
+            weights[i] = as_logits(weights[i], name)
+            require_broadcastable(weights[i], logits.shape, name, "the shape of the logits")
+    return computed(
+        kernels.binary_cross_entropy(logits, target, *weights, reduction)
+    )

@@ -17,12 +17,13 @@ from dask.array.core import unify_chunks
 
 from csoftmax import _binary, _gradients, _losses, _softmax, _threads
 from csoftmax._arguments import (
-    ALLOWED,
     as_array,
     as_integer,
     as_mask,
     as_temperature,
+    computed,
     computed_type,
+    is_allowed,
     may_be_equal,
     normalized_axes,
     normalized_axis,
@@ -30,6 +31,7 @@ from csoftmax._arguments import (
     refuse_dtype,
     require_broadcastable,
     require_mask,
+    require_one_for_each_row,
     require_real_temperature,
     require_shape_of,
     with_one_axis,
@@ -124,7 +126,7 @@ def sigmoid(x, out):
 
 
 def binary_cross_entropy(logits, target, weight, pos_weight, reduction):
-    _losses.require_reduction(reduction)
+    reduction = _losses.as_reduction(reduction)
     operands = [as_lazy_logits(logits, "logits"), as_lazy_logits(target, "target")]
     logits, target = operands
     require_shape_of(logits, "the logits", target, "target")
@@ -191,8 +193,7 @@ class LazyLoss:
         self, logits, target, axis, weight, ignore_index, reduction, name="logits",
         takes_probabilities=True,
     ):  # fmt: skip
-        _losses.require_reduction(reduction)
-        self.reduction = reduction
+        self.reduction = _losses.as_reduction(reduction)
         self.logits = logits = as_lazy_logits(logits, name)
         self.axis = axis = normalized_axis(as_integer(axis, "axis"), logits.ndim)
         require_whole(logits, (axis,), name, "a loss")
@@ -243,16 +244,17 @@ def divisor_of_block(target, *, weight, ignore_index, dtype_of_weight):
     classes = np.size(weight)
     weight = _losses.as_class_weight(weight, classes, dtype_of_weight)
     target = _losses.as_class_indices(target, target.shape, classes, ignore_index)
-    return _losses.sum_of_weights(_losses.weights_of_rows(weight, target, target != ignore_index))
+    return kernels.sum_of_weights(target, weight, ignore_index)
 
 
 def losses_and_grad(logits, target, temperature, divisor, *, label_smoothing, **keywords):
-    loss = _losses.CrossEntropy(
+    arguments = _losses.checked(
         logits, target, **keywords, reduction="none", label_smoothing=label_smoothing,
         temperature=temperature,
     )  # fmt: skip
-    loss.divisor = float(divisor)
-    return loss.losses_and_grad()
+    return computed(
+        kernels.cross_entropy_value_and_grad(*arguments, None, float(divisor))
+    )
 
 
 def first_of(both):
@@ -267,9 +269,14 @@ def reduced(losses, reduction, divisor):
     if reduction == "none":
         return losses
     return by_blocks(
-        mean_of_total, (), [sum_over_blocks(_losses.total_of, losses), divisor], [(), ()],
+        mean_of_total, (), [sum_over_blocks(total_of_block, losses), divisor], [(), ()],
         np.float64,
     )  # fmt: skip
+
+
+def total_of_block(losses):
+    """Here, so that a worker uses its own build. The losses of one row are a scalar."""
+    return kernels.total(np.asarray(losses))
 
 
 def mean_of_total(total, divisor):
@@ -413,7 +420,7 @@ def as_lazy(array, name):
 
 def as_lazy_logits(x, name):
     x = as_lazy(x, name)
-    if x.dtype.char not in ALLOWED:
+    if not is_allowed(x.dtype):
         refuse_dtype(x, name)
     return x
 
@@ -424,8 +431,7 @@ def lazy_temperature(temperature, x, axes):
         return as_lazy(temperature, "temperature") if np.ndim(temperature) else float(temperature)
     temperature = as_lazy(temperature, "temperature")
     require_real_temperature(temperature, "a Dask array")
-    rows = tuple(x.shape[i] for i in without(axes, x))
-    require_broadcastable(temperature, rows, "temperature")
+    require_one_for_each_row(temperature, x, axes, "temperature")
     return temperature
 
 

@@ -3,17 +3,17 @@
 import numpy as np
 
 from csoftmax._arguments import (
+    along_one_axis,
     as_integer,
     as_logits,
+    as_out,
     as_temperature,
     computed_type,
     normalized_axes,
     normalized_axis,
-    of_one_type,
     quiet,
     require_out,
     require_shape_of,
-    rowwise,
 )
 from csoftmax._dispatch import kernels
 from csoftmax._lazy import lazy_functions
@@ -65,9 +65,12 @@ def softmax_vjp(grad, y, /, axis=-1, *, temperature=1.0, out=None):
     >>> softmax_vjp([1.0, 0.0, 0.0], y).round(3)
     array([ 0.225, -0.16 , -0.065])
     """
-    if lazily := lazy_functions(grad, y, temperature):
-        return lazily.product(softmax_vjp, grad, y, "y", axis, temperature, out)
-    return product(kernels.softmax_vjp, grad, y, "y", axis, temperature, out)
+    result = kernels.softmax_vjp(grad, y, axis, temperature, out)
+    if result is None:
+        if lazily := lazy_functions(grad, y, temperature):
+            return lazily.product(softmax_vjp, grad, y, "y", axis, temperature, out)
+        result = product(kernels.softmax_vjp, grad, y, "y", axis, temperature, out)
+    return result
 
 
 def log_softmax_vjp(grad, log_y, /, axis=-1, *, temperature=1.0, out=None):
@@ -115,9 +118,12 @@ def log_softmax_vjp(grad, log_y, /, axis=-1, *, temperature=1.0, out=None):
     >>> log_softmax_vjp([1.0, 0.0, 0.0], log_y).round(3)
     array([ 0.341, -0.242, -0.099])
     """
-    if lazily := lazy_functions(grad, log_y, temperature):
-        return lazily.product(log_softmax_vjp, grad, log_y, "log_y", axis, temperature, out)
-    return product(kernels.log_softmax_vjp, grad, log_y, "log_y", axis, temperature, out)
+    result = kernels.log_softmax_vjp(grad, log_y, axis, temperature, out)
+    if result is None:
+        if lazily := lazy_functions(grad, log_y, temperature):
+            return lazily.product(log_softmax_vjp, grad, log_y, "log_y", axis, temperature, out)
+        result = product(kernels.log_softmax_vjp, grad, log_y, "log_y", axis, temperature, out)
+    return result
 
 
 def softmax_jacobian(y, /, axis=-1, *, temperature=1.0):
@@ -169,12 +175,17 @@ def softmax_jacobian(y, /, axis=-1, *, temperature=1.0):
         return jacobian.astype(y.dtype, copy=False)
 
 
-def product(gufunc, grad, y, name, axis, temperature, out):
+def product(kernel, grad, y, name, axis, temperature, out):
+    """Of what the kernel doesn't take as it is."""
     grad, y = as_logits(grad, "grad"), as_logits(y, name)
     require_shape_of(y, name, grad, "grad")
     if out is not None:
         require_out(out, y.shape)
     axes = normalized_axes(axis, y.ndim)
     temperature = as_temperature(temperature, y, axes)
-    grad, y = of_one_type(grad, y)
-    return rowwise(gufunc, y, axes, temperature, out, grad)
+    result = kernel(grad, y, axes, temperature, as_out(out))
+    if result is None:
+        return along_one_axis(
+            lambda grad, y, axis: kernel(grad, y, axis, temperature, None), axes, out, grad, y
+        )
+    return result if out is None else out

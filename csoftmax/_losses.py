@@ -1,20 +1,18 @@
 """cross_entropy, its gradient, and nll_loss."""
 
-import math
 import numbers
 
 import numpy as np
 
 from csoftmax._arguments import (
-    COMPUTED_IN_FLOAT64,
     as_array,
     as_integer,
     as_logits,
+    as_out,
     as_temperature,
-    call,
+    computed,
     computed_type,
     may_be_equal,
-    new_result,
     normalized_axis,
     quiet,
     require_out,
@@ -136,15 +134,18 @@ def cross_entropy(
     >>> cross_entropy(student, softmax(teacher, temperature=T), temperature=T).round(3)
     np.float64(0.939)
     """
-    if lazily := lazy_functions(logits, target, weight, temperature):
-        return lazily.cross_entropy(
-            logits, target, axis, weight, ignore_index, reduction, label_smoothing, temperature
-        )
-    loss = CrossEntropy(
+    loss = kernels.cross_entropy(
         logits, target, axis, weight, ignore_index, reduction, label_smoothing, temperature
     )
-    losses, _ = loss.losses_and_grad(with_grad=False)
-    return reduced(losses, reduction, loss.divisor)
+    if loss is None:
+        if lazily := lazy_functions(logits, target, weight, temperature):
+            return lazily.cross_entropy(
+                logits, target, axis, weight, ignore_index, reduction, label_smoothing, temperature
+            )
+        loss = computed(kernels.cross_entropy(*checked(
+            logits, target, axis, weight, ignore_index, reduction, label_smoothing, temperature
+        )))
+    return loss
 
 
 def cross_entropy_value_and_grad(
@@ -222,17 +223,24 @@ def cross_entropy_value_and_grad(
     >>> loss.round(3), grad.round(3)
     (np.float64(0.417), array([[-0.341,  0.242,  0.099]]))
     """
+    loss_and_grad = kernels.cross_entropy_value_and_grad(
+        logits, target, axis, weight, ignore_index, reduction, label_smoothing, temperature, out
+    )
+    if loss_and_grad is not None:
+        return loss_and_grad
     if lazily := lazy_functions(logits, target, weight, temperature):
         return lazily.cross_entropy_value_and_grad(
             logits, target, axis, weight, ignore_index, reduction, label_smoothing, temperature, out
         )
-    loss = CrossEntropy(
+    logits, *others = checked(
         logits, target, axis, weight, ignore_index, reduction, label_smoothing, temperature
     )
     if out is not None:
-        require_out(out, loss.logits.shape)
-    losses, grad = loss.losses_and_grad(out=out)
-    return reduced(losses, reduction, loss.divisor), grad
+        require_out(out, logits.shape)
+    loss, grad = computed(
+        kernels.cross_entropy_value_and_grad(logits, *others, as_out(out))
+    )
+    return loss, grad if out is None else out
 
 
 def nll_loss(
@@ -280,138 +288,56 @@ def nll_loss(
     >>> cross_entropy(logits, [0, 1]).round(3)
     np.float64(0.307)
     """
+    loss = kernels.nll_loss(log_probs, target, axis, weight, ignore_index, reduction)
+    if loss is not None:
+        return loss
     if lazily := lazy_functions(log_probs, target, weight):
         return lazily.nll_loss(log_probs, target, axis, weight, ignore_index, reduction)
-    require_reduction(reduction)
-    log_probs = as_logits(log_probs, "log_probs")
-    axis = normalized_axis(as_integer(axis, "axis"), log_probs.ndim)
+    reduction = as_reduction(reduction)
+    log_probs, axis, row_shape, classes = as_logits_with_axis(log_probs, axis, "log_probs")
     ignore_index = as_ignore_index(ignore_index)
-    weight = as_class_weight(weight, log_probs.shape[axis], computed_type(log_probs))
-    row_shape = log_probs.shape[:axis] + log_probs.shape[axis + 1 :]
+    weight = as_class_weight(weight, classes, computed_type(log_probs))
+    target = as_class_indices(as_array(target, "target"), row_shape, classes, ignore_index)
+    return computed(
+        kernels.nll_loss(log_probs, target, axis, weight, ignore_index, reduction)
+    )
+
+
+def checked(
+    logits, target, axis, weight, ignore_index, reduction, label_smoothing, temperature
+):
+    """The arguments of a cross-entropy as its kernels take them."""
+    reduction = as_reduction(reduction)
+    logits, axis, row_shape, classes = as_logits_with_axis(logits, axis, "logits")
+    temperature = as_temperature(temperature, logits, (axis,))
+    ignore_index = as_ignore_index(ignore_index)
+    label_smoothing = as_label_smoothing(label_smoothing)
+    weight = as_class_weight(weight, classes, computed_type(logits))
     target = as_array(target, "target")
-    target = as_class_indices(target, row_shape, log_probs.shape[axis], ignore_index)
-    counts = target != ignore_index
-    picked = np.where(counts, target, 0)
-    if log_probs.shape[axis]:
-        picked = np.take_along_axis(log_probs, np.expand_dims(picked, axis), axis).squeeze(axis)
-    with quiet():
-        losses = np.where(counts, 0 - picked.astype(computed_type(log_probs), copy=False), 0)
-    if weight is None:
-        count = np.count_nonzero(counts)
+    if target.shape == logits.shape:
+        require_no_class(ignore_index)
+        target = as_logits(target, "target")
     else:
-        weights = weights_of_rows(weight, target, counts)
-        losses = weighted(losses, weights)
-        count = sum_of_weights(weights)
-    return reduced(losses[()], reduction, count)
+        or_else = or_probabilities(logits, axis)
+        target = as_class_indices(target, row_shape, classes, ignore_index, or_else)
+    return (
+        logits, target, axis, weight, ignore_index, reduction, label_smoothing, temperature
+    )  # fmt: skip
 
 
-class CrossEntropy:
-    """The arguments of a cross-entropy, checked and as the kernels want them."""
-
-    def __init__(
-        self, logits, target, axis, weight, ignore_index, reduction, label_smoothing, temperature
-    ):
-        require_reduction(reduction)
-        self.logits = logits = as_logits(logits, "logits")
-        self.axis = axis = normalized_axis(as_integer(axis, "axis"), logits.ndim)
-        self.temperature = as_temperature(temperature, logits, (axis,))
-        self.ignore_index = as_ignore_index(ignore_index)
-        self.label_smoothing = as_label_smoothing(label_smoothing)
-        self.class_weight = as_class_weight(weight, logits.shape[axis], computed_type(logits))
-        self.row_shape = logits.shape[:axis] + logits.shape[axis + 1 :]
-        self.weights = None    # of rows, where targets are class indices
-        target = as_array(target, "target")
-        self.has_indices = target.shape != logits.shape
-        if self.has_indices:
-            self.target = as_class_indices(
-                target, self.row_shape, logits.shape[axis], self.ignore_index,
-                or_probabilities(logits, axis),
-            )  # fmt: skip
-            if self.class_weight is not None:
-                self.counts = self.target != self.ignore_index
-                self.weights = weights_of_rows(self.class_weight, self.target, self.counts)
-        else:
-            require_no_class(self.ignore_index)
-            with quiet():
-                target = as_logits(target, "target").astype(computed_type(logits), copy=False)
-            self.target = target
-        self.divisor = self.divisor_of_mean() if reduction == "mean" else 1
-
-    def divisor_of_mean(self):
-        if not self.has_indices:
-            return math.prod(self.row_shape)
-        if self.weights is not None:
-            return sum_of_weights(self.weights)
-        return np.count_nonzero(self.target != self.ignore_index)
-
-    @property
-    def scale(self):
-        """Of the gradient; that of a mean over nothing is made NaN afterwards."""
-        return 1.0 / float(self.divisor) if self.divisor else 1.0
-
-    def losses_and_grad(self, with_grad=True, out=None):
-        """The losses, and the gradient of their sum or mean, or None."""
-        if not self.has_indices:
-            return self.of_distributions(
-                (kernels.targets_loss, kernels.targets_loss_and_grad),
-                (self.target,), [(self.axis,)], with_grad, out,
-            )  # fmt: skip
-        # In float64 a loss that is rounded, then multiplied by its weight, is off by up to 2.5 ULP.
-        is_wide = self.logits.dtype.char in COMPUTED_IN_FLOAT64
-        if self.label_smoothing or (is_wide and self.weights is not None):
-            return self.of_distributions(
-                (kernels.index_loss, kernels.index_loss_and_grad),
-                (self.target, self.ignore_index), [(), ()], with_grad, out,
-            )  # fmt: skip
-        operands = (self.logits, self.target, self.ignore_index, self.temperature)
-        grad = None
-        if with_grad:
-            scale = self.scale
-            if self.weights is not None:
-                with quiet():
-                    scale = scale * self.weights
-            losses, grad = call(
-                kernels.cross_entropy_value_and_grad, *operands, scale, axis=self.axis,
-                out=(None, new_result(self.logits) if out is None else out),
-            )  # fmt: skip
-            self.make_undefined(grad)
-        else:
-            losses = call(kernels.cross_entropy, *operands, axis=self.axis)
-        return losses if self.weights is None else weighted(losses, self.weights), grad
-
-    def of_distributions(self, gufuncs, targets, axes_of_targets, with_grad, out):
-        """By one of two kernels, without or with gradient, for coefficients of all classes."""
-        classes = self.logits.shape[self.axis]
-        if classes == 0:
-            losses = np.zeros(self.row_shape, computed_type(self.logits))[()]
-            return losses, new_result(self.logits) if out is None else out
-        class_weight = self.class_weight
-        if class_weight is None:
-            class_weight = np.ones(classes, computed_type(self.logits))
-        numbers = (1.0 - self.label_smoothing, self.label_smoothing / classes, self.scale)
-        rows = [*targets, class_weight]
-        if out is not None:    # which is written before all of these have been read
-            rows = [row.copy() if np.may_share_memory(row, out) else row for row in rows]
-        operands = (self.logits, self.temperature, *numbers, *rows)
-        axes = [(self.axis,), (), (), (), (), *axes_of_targets, (0,), ()]
-        if not with_grad:
-            return call(gufuncs[0], *operands, axes=axes), None
-        losses, grad = call(
-            gufuncs[1], *operands, axes=[*axes, (self.axis,)],
-            out=(None, new_result(self.logits) if out is None else out),
-        )  # fmt: skip
-        self.make_undefined(grad)
-        return losses, grad
-
-    def make_undefined(self, grad):
-        """The gradient of a mean over weights that are 0: NaN in all rows that are not ignored."""
-        if self.weights is not None and self.divisor == 0:
-            np.copyto(grad, np.nan, where=np.expand_dims(self.counts, self.axis))
+def as_logits_with_axis(logits, axis, name):
+    """Also the shape of the rows, and how many classes they have."""
+    logits = as_logits(logits, name)
+    axis = normalized_axis(as_integer(axis, "axis"), logits.ndim)
+    return logits, axis, logits.shape[:axis] + logits.shape[axis + 1 :], logits.shape[axis]
 
 
-def require_reduction(reduction):
-    if not isinstance(reduction, str) or reduction not in ("mean", "sum", "none"):
-        raise ValueError(f"reduction must be 'mean', 'sum' or 'none', got {reduction!r}")
+def as_reduction(reduction):
+    """The plain string that it equals: a member of an enumeration is one, too."""
+    for name in ("mean", "sum", "none"):
+        if isinstance(reduction, str) and reduction == name:
+            return name
+    raise ValueError(f"reduction must be 'mean', 'sum' or 'none', got {reduction!r}")
 
 
 def as_ignore_index(ignore_index):
@@ -453,26 +379,6 @@ def require_no_class(ignore_index):
         )
 
 
-def weights_of_rows(class_weight, target, counts):
-    """Of each row, as float64; 0 where it is ignored."""
-    if class_weight.size == 0:
-        return np.zeros(target.shape)
-    with quiet():
-        return np.where(counts, class_weight[np.where(counts, target, 0)].astype(np.float64), 0)
-
-
-def sum_of_weights(weights):
-    with quiet():
-        return float(weights.sum())
-
-
-def weighted(losses, weights):
-    """What has the weight 0 doesn't count, even if it is infinite."""
-    with quiet():
-        products = np.where((weights == 0) & (losses == np.inf), 0, losses * weights)
-        return products.astype(losses.dtype)[()]
-
-
 def empty_as_indices(target):
     """NumPy makes float64 of an empty list."""
     return target.astype(np.int64) if target.size == 0 and target.dtype == np.float64 else target
@@ -483,7 +389,8 @@ def as_class_indices(target, row_shape, classes, ignore_index, or_else=""):
     target = empty_as_indices(target)
     if target.shape != row_shape or target.dtype.kind not in "iu":
         refuse_class_indices(target, row_shape, or_else)
-    if target.dtype == np.uint64 and target.size and target.max() > np.uint64(2**63 - 1):
+    is_uint64 = target.dtype.kind == "u" and target.dtype.itemsize == 8    # in either byte order
+    if is_uint64 and target.size and target.max() > np.uint64(2**63 - 1):
         wrong = target > np.uint64(2**63 - 1)    # int64 would make small negative numbers of them
     else:
         indices = target.astype(np.int64, copy=False)
@@ -512,21 +419,3 @@ def refuse_class_indices(target, row_shape, or_else):
         f"target must be class indices, integers of shape {row_shape}{or_else}; "
         f"got {target.dtype} of shape {target.shape}"
     )
-
-
-def total_of(losses):
-    """The sum, made in float64."""
-    return kernels.mean_of(np.ascontiguousarray(losses), 1.0)
-
-
-def reduced(losses, reduction, divisor):
-    """Losses as they are, or their sum or mean as float64: a line search needs its last digits.
-
-    The mean over nothing is NaN, also of a sum that isn't 0.
-    """
-    if reduction == "none":
-        return losses
-    if reduction == "sum":
-        divisor = 1.0
-    mean = kernels.mean_of(np.ascontiguousarray(losses), divisor) if divisor else math.nan
-    return np.float64(mean)

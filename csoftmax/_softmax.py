@@ -3,16 +3,14 @@
 import numpy as np
 
 from csoftmax._arguments import (
+    along_one_axis,
     as_logits,
     as_mask,
+    as_out,
     as_temperature,
-    call,
-    computed_type,
     delivered,
     normalized_axes,
     require_out,
-    rowwise,
-    with_one_axis,
 )
 from csoftmax._dispatch import kernels
 from csoftmax._lazy import lazy_functions
@@ -111,13 +109,11 @@ def softmax(x, /, axis=-1, *, temperature=1.0, where=None, out=None):
            [0.36 , 0.64 , 0.   ],
            [0.264, 0.264, 0.471]])
     """
-    result = kernels.directly(kernels.DIRECT_SOFTMAX, x, axis, temperature, out, where)
+    result = kernels.softmax(x, axis, temperature, where, out)
     if result is None:
         if lazily := lazy_functions(x, temperature, where):
             return lazily.softmax(softmax, x, axis, temperature, where, out)
-        result = checked(
-            kernels.softmax, kernels.masked_softmax, x, axis, temperature, where, out
-        )
+        result = rowwise(kernels.softmax, x, axis, temperature, where, out)
     return result
 
 
@@ -176,13 +172,11 @@ def log_softmax(x, /, axis=-1, *, temperature=1.0, where=None, out=None):
     >>> log_softmax([20.0, 0.0])
     array([-2.06115362e-09, -2.00000000e+01])
     """
-    result = kernels.directly(kernels.DIRECT_LOG_SOFTMAX, x, axis, temperature, out, where)
+    result = kernels.log_softmax(x, axis, temperature, where, out)
     if result is None:
         if lazily := lazy_functions(x, temperature, where):
             return lazily.softmax(log_softmax, x, axis, temperature, where, out)
-        result = checked(
-            kernels.log_softmax, kernels.masked_log_softmax, x, axis, temperature, where, out
-        )
+        result = rowwise(kernels.log_softmax, x, axis, temperature, where, out)
     return result
 
 
@@ -233,21 +227,26 @@ def logsumexp(x, /, axis=-1, *, where=None, keepdims=False, out=None):
     >>> logsumexp([[0.0, 0.0], [1.0, -np.inf]])
     array([0.69314718, 1.        ])
     """
+    result = kernels.logsumexp(x, axis, where, keepdims, out)
+    if result is not None:
+        return result
     if lazily := lazy_functions(x, where):
         return lazily.logsumexp(x, axis, where, keepdims, out)
     x = as_logits(x)
     axes = normalized_axes(axis, x.ndim)
-    rows = [n for i, n in enumerate(x.shape) if i not in axes]
     kept = [1 if i in axes else n for i, n in enumerate(x.shape)]
-    shape = tuple(kept if keepdims else rows)
+    shape = tuple(n for i, n in enumerate(kept) if keepdims or i not in axes)
     if out is not None:
         require_out(out, shape)
-    if where is None:
-        result = call(kernels.logsumexp, with_one_axis(x, axes))
-    else:
-        mask = with_one_axis(as_mask(where, x), axes)
-        result = call(kernels.masked_logsumexp, with_one_axis(x, axes), mask)
-    return delivered(np.reshape(result, shape), out)
+    mask = as_mask(where, x)
+    result = kernels.logsumexp(x, axes, mask, bool(keepdims), as_out(out))
+    if result is None:
+        result = along_one_axis(
+            lambda x, mask, axis: kernels.logsumexp(x, axis, mask, False, None),
+            axes, None, x, np.broadcast_to(True if mask is None else mask, x.shape),
+        )  # fmt: skip
+        return delivered(np.reshape(result, shape)[()], out)
+    return result if out is None else out
 
 
 def entropy(logits, /, axis=-1, *, temperature=1.0):
@@ -300,23 +299,34 @@ def entropy(logits, /, axis=-1, *, temperature=1.0):
     >>> entropy(np.log([[0.5, 0.5], [0.2, 0.8]])).round(3)
     array([0.693, 0.5  ])
     """
+    result = kernels.entropy(logits, axis, temperature)
+    if result is not None:
+        return result
     if lazily := lazy_functions(logits, temperature):
         return lazily.entropy(logits, axis, temperature)
     logits = as_logits(logits, "logits")
     axes = normalized_axes(axis, logits.ndim)
     temperature = as_temperature(temperature, logits, axes)
-    if logits.size == 0:    # a sum over no classes, or of no rows
-        rows = [n for i, n in enumerate(logits.shape) if i not in axes]
-        return np.zeros(rows, computed_type(logits))[()]
-    return call(kernels.entropy, with_one_axis(logits, axes), temperature)[()]
+    result = kernels.entropy(logits, axes, temperature)
+    if result is None:
+        result = along_one_axis(
+            lambda x, axis: kernels.entropy(x, axis, temperature), axes, None, logits
+        )
+    return result
 
 
-def checked(gufunc, masked_gufunc, x, axis, temperature, where, out):
+def rowwise(kernel, x, axis, temperature, where, out):
+    """softmax or log_softmax of what their kernel doesn't take as it is."""
     x = as_logits(x)
     if out is not None:
         require_out(out, x.shape)
     axes = normalized_axes(axis, x.ndim)
     temperature = as_temperature(temperature, x, axes)
-    if where is None:
-        return rowwise(gufunc, x, axes, temperature, out)
-    return rowwise(masked_gufunc, x, axes, temperature, out, as_mask(where, x))
+    mask = as_mask(where, x)
+    result = kernel(x, axes, temperature, mask, as_out(out))
+    if result is None:
+        return along_one_axis(
+            lambda x, mask, axis: kernel(x, axis, temperature, mask, None),
+            axes, out, x, np.broadcast_to(True if mask is None else mask, x.shape),
+        )  # fmt: skip
+    return result if out is None else out

@@ -135,6 +135,32 @@ def test_reductions_that_are_refused(reduction):
         csoftmax.cross_entropy(X, [0, 1, 2], reduction=reduction)
 
 
+class OfAnEnumeration(str):
+    """As members of enumerations, equal to a name, but printed as another."""
+
+    def __str__(self):
+        return f"Reduction.{self.upper()}"
+
+
+@pytest.mark.parametrize(
+    "reduction", [*map(OfAnEnumeration, ("mean", "sum", "none")), np.str_("mean")], ids=repr
+)
+def test_reductions_that_are_equal_to_a_name(reduction):
+    for call in (
+        lambda reduction: csoftmax.cross_entropy(X, [0, 1, 2], reduction=reduction),
+        lambda reduction: csoftmax.nll_loss(X, [0, 1, 2], reduction=reduction),
+        lambda reduction: csoftmax.binary_cross_entropy(X, X, reduction=reduction),
+    ):
+        name = "".join(reduction)
+        np.testing.assert_array_equal(call(reduction), call(name))
+
+
+@pytest.mark.parametrize("smoothing", [-1, 2, 1.5, np.nan, 10**400, -(10**400)])
+def test_label_smoothing_that_is_refused(smoothing):
+    with pytest.raises(ValueError, match=r"label_smoothing must be in \[0, 1\], got"):
+        csoftmax.cross_entropy(X, [0, 1, 2], label_smoothing=smoothing)
+
+
 def test_ignore_index_and_axis_must_be_integers():
     with pytest.raises(TypeError, match="ignore_index must be an integer, got 1"):
         csoftmax.cross_entropy(X, [0, 1, 2], ignore_index=1.5)

@@ -451,3 +451,14 @@ def test_workers_use_one_thread(environment):
 def test_workers_choose_their_own_build(isa):
     """What is sent to them names no build: their CPU may be another."""
     assert isa in run_checked(ON_A_CLUSTER.format(environment={"CSOFTMAX_ISA": isa}))
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_losses_of_one_row(reduction):
+    """The block of its losses is a scalar."""
+    logits = np.float32([2, 1, 0.1])
+    lazy = da.from_array(logits)
+    loss = csoftmax.cross_entropy(lazy, 0, reduction=reduction)
+    assert loss.compute() == csoftmax.cross_entropy(logits, 0, reduction=reduction)
+    loss = csoftmax.binary_cross_entropy(da.asarray(2.0), 1.0, reduction=reduction)
+    assert loss.compute() == csoftmax.binary_cross_entropy(2.0, 1.0, reduction=reduction)

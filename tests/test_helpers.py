@@ -57,7 +57,7 @@ WAYS = {
     "vjp of a long row": lambda: csoftmax.softmax_vjp(long_row, long_row),
     "losses and gradients": lambda: csoftmax.cross_entropy_value_and_grad(x, target),
     "numbers": lambda: csoftmax.sigmoid(x),
-    "sums": lambda: kernels.mean_of(long_row, 1.0),
+    "sums": lambda: kernels.total(long_row),
 }
 kernels.ask_always(True)
 for name, call in WAYS.items():
@@ -162,7 +162,8 @@ ON_ONE_CPU = """
 os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})    # which helpers inherit
 x = logits(400, 1000)
 expected = csoftmax.softmax(x)
-# Helper and caller take turns: shared calls are no faster, which is debt, and the next are not shared.
+# Helper and caller take turns: shared calls are no faster, which is debt, and the next are not
+# shared.
 def are_alone():
     assert (csoftmax.softmax(x) == expected).all()
     return not csoftmax.show_config("dicts")["helpers_pay"]

@@ -89,7 +89,7 @@ def test_a_narrower_out_leaves_no_flag(function, out_dtype):
 @each_shape
 @pytest.mark.parametrize("function", [csoftmax.softmax, csoftmax.log_softmax])
 def test_flags_of_before_stay(function, shape, dtype, build):
-    """In the functions that NumPy's machinery, which clears them for every ufunc, is not in."""
+    """Where NumPy computes, it clears them for every ufunc; here it doesn't."""
     x, beside, *_ = special_inputs(*shape, dtype)
     for name in fenv.FLAGS:
         for temperature in TEMPERATURES:

@@ -20,7 +20,7 @@ CALLS = {
     "few rows that threads share": lambda: csoftmax.logsumexp(wide),
     "rows with gaps": lambda: csoftmax.logsumexp(np.broadcast_to(row[::2], (800_000, 250))),
     "columns": lambda: csoftmax.logsumexp(np.broadcast_to(row, (400, 1000, 500)), axis=1),
-    "groups that NumPy calls one by one": lambda: csoftmax.logsumexp(square, where=mask),
+    "masked groups": lambda: csoftmax.logsumexp(square, where=mask),
     "class indices": lambda: csoftmax.cross_entropy(long, indices, reduction="none"),
     "distributions": lambda: csoftmax.cross_entropy(long, indices, label_smoothing=0.1),
     "entropy": lambda: csoftmax.entropy(long, temperature=0.7),

@@ -148,8 +148,9 @@ cdef inline void set_maxima_of_columns(
                 maxima[block * LANES + k] = larger(
                     x[i * x_step + block * LANES + k], maxima[block * LANES + k]
                 )
-    for k in range(batch.padded):
-        batch.maximum[k] = maxima[k]
+    for block in range(batch.padded // LANES):
+        for k in range(LANES):
+            batch.maximum[block * LANES + k] = maxima[block * LANES + k]
 
 
 cdef inline Sum sum_of_column_without(

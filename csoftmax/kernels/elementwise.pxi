@@ -10,11 +10,6 @@ cdef enum:
     SUMMED = 8192
 
 
-cdef struct Elementwise:
-    any_function function
-    int inputs
-
-
 # Functions: inputs, y, n. y may be one of the inputs.
 
 cdef inline floating sigmoid_of(floating x, const Reduction *of_zero) noexcept nogil:
@@ -103,116 +98,119 @@ cdef void log_1p_block(const floating **inputs, floating *y, Py_ssize_t n) noexc
         y[i] = <floating> (log_sum.hi + log_sum.lo)
 
 
-# The loop. Blocks are numbered through all rows.
+cdef inline void compute_block(
+    Function function, const floating **inputs, floating *y, npy_intp n
+) noexcept nogil:
+    if function == SIGMOID:
+        sigmoid_block(inputs, y, n)
+    elif function == BINARY_CROSS_ENTROPY:
+        binary_cross_entropy_block(inputs, y, n)
+    elif function == EXP:
+        exp_block(inputs, y, n)
+    elif function == LOG_1P:
+        log_1p_block(inputs, y, n)
+
+
+# The loop. What are rows in a plan are numbers here; blocks are numbered through all of them.
 
 cdef struct Blocks:
-    const Elementwise *operation
-    npy_intp begin    # of those that threads share
-    char **args
-    const npy_intp *row_steps
-    const npy_intp *number_steps
-    npy_intp n
-    npy_intp in_row
+    Function function
+    const Plan *plan
+    npy_intp numbers
+    npy_intp begin    # of the blocks that threads share
 
 
-cdef inline const floating *contiguous(
-    char *base, npy_intp step, npy_intp count, floating *copy
+cdef enum Direction:
+    LOAD
+    STORE
+
+
+cdef inline void copy_block(
+    const Plan *plan, int role, npy_intp first, npy_intp count, floating *block,
+    Direction direction
 ) noexcept nogil:
-    """The numbers themselves, or their copy."""
-    cdef npy_intp i
-    if step == <npy_intp> sizeof(floating) or count == 1:
-        return <floating *> base
-    if step == 0:
-        fill(copy, count, (<floating *> base)[0])
-        return copy
-    for i in range(count):
-        copy[i] = at[floating](base, i * step, 0)[0]
-    return copy
+    """Numbers first to first + count of an operand, to a block or from it."""
+    cdef npy_intp stride = plan.strides[0][role], length = plan.shape[0]
+    cdef npy_intp group = first // length, place = first - group * length, part, i
+    cdef char *places[ROLES]
+    while count > 0:
+        part = min(count, length - place)
+        locate(plan, group, place, places)
+        if direction == STORE:
+            for i in range(part):
+                at[floating](places[role], i * stride, 0)[0] = block[i]
+        elif stride == <npy_intp> sizeof(floating):
+            memcpy(block, places[role], part * sizeof(floating))
+        else:
+            for i in range(part):
+                block[i] = at[floating](places[role], i * stride, 0)[0]
+        block += part
+        count -= part
+        group += 1
+        place = 0
+
+
+cdef inline floating *contiguous_block(
+    const Plan *plan, int role, npy_intp first, npy_intp count, floating type_tag
+) noexcept nogil:
+    """The numbers where they are; NULL where they don't lie side by side."""
+    cdef npy_intp length = plan.shape[0], group = first // length, place = first - group * length
+    cdef char *places[ROLES]
+    if plan.strides[0][role] != <npy_intp> sizeof(floating) or place + count > length:
+        return NULL
+    locate(plan, group, place, places)
+    return <floating *> places[role]
 
 
 cdef void over_blocks(
     void *work, npy_intp first, npy_intp last, int participant, const floating *type_tag
 ) noexcept nogil:
     cdef const Blocks *all = <Blocks *> work
-    cdef const Elementwise *operation = all.operation
+    cdef const Plan *plan = all.plan
     cdef floating copies[MAX_INPUTS][FLOAT_BLOCK]
     cdef floating results[FLOAT_BLOCK]
     cdef const floating *inputs[MAX_INPUTS]
-    cdef npy_intp size = sizeof(floating), block, row, start, count, i
-    cdef npy_intp step = all.number_steps[operation.inputs]
-    cdef bint is_contiguous = step == size
-    cdef char *y
-    cdef int k
+    cdef floating *y
+    cdef npy_intp block, start, count
+    cdef int inputs_count, role
     for block in range(all.begin + first, all.begin + last):
-        row = block // all.in_row
-        start = block % all.in_row * FLOAT_BLOCK
-        count = min(FLOAT_BLOCK, all.n - start)
-        for k in range(operation.inputs):
-            inputs[k] = contiguous(
-                all.args[k] + row * all.row_steps[k] + start * all.number_steps[k],
-                all.number_steps[k], count, copies[k],
-            )
-        y = all.args[operation.inputs] + row * all.row_steps[operation.inputs] + start * step
-        if is_contiguous:
-            call_block(operation, inputs, <floating *> y, count)
+        start = block * FLOAT_BLOCK
+        count = min(FLOAT_BLOCK, all.numbers - start)
+        inputs_count = 0
+        for role in range(ROLES):
+            if role == RESULT or plan.data[role] == NULL:
+                continue
+            inputs[inputs_count] = contiguous_block[floating](plan, role, start, count, 0)
+            if inputs[inputs_count] == NULL:
+                inputs[inputs_count] = copies[inputs_count]
+                if not plan.is_number[role]:
+                    copy_block(plan, role, start, count, copies[inputs_count], LOAD)
+                elif block == all.begin + first:    # for all blocks, of which the last is shorter
+                    fill(copies[inputs_count], count, (<floating *> plan.data[role])[0])
+            inputs_count += 1
+        y = contiguous_block[floating](plan, RESULT, start, count, 0)
+        if y != NULL:
+            compute_block(all.function, inputs, y, count)
         else:
-            call_block(operation, inputs, results, count)
-            for i in range(count):
-                at[floating](y, i * step, 0)[0] = results[i]
+            compute_block(all.function, inputs, results, count)
+            copy_block(plan, RESULT, start, count, results, STORE)
 
 
-cdef inline void call_block(
-    const Elementwise *operation, const floating **inputs, floating *y, npy_intp n
-) noexcept nogil:
-    (<void (*)(const floating **, floating *, Py_ssize_t) noexcept nogil> operation.function)(
-        inputs, y, n
-    )
-
-
-cdef void over_numbers(
-    const Elementwise *operation, char **args, npy_intp rows, npy_intp n,
-    const npy_intp *row_steps, const npy_intp *number_steps, floating type_tag
-) noexcept nogil:
+cdef void over_numbers(Function function, const Plan *plan, floating type_tag) noexcept nogil:
     """In shares, between which signals are handled."""
     cdef Blocks all
     cdef npy_intp blocks, first = 0, last, numbers
-    all.operation = operation
-    all.args = args
-    all.row_steps = row_steps
-    all.number_steps = number_steps
-    all.n = n
-    all.in_row = (n + FLOAT_BLOCK - 1) // FLOAT_BLOCK
-    blocks = rows * all.in_row
+    all.function = function
+    all.plan = plan
+    all.numbers = plan.groups * plan.shape[0]
+    blocks = (all.numbers + FLOAT_BLOCK - 1) // FLOAT_BLOCK
     while first < blocks and not is_stopped():
         last = min(blocks, first + NUMBERS_PER_SHARE // FLOAT_BLOCK)
-        numbers = (last - first) * min(n, FLOAT_BLOCK)
+        numbers = (last - first) * min(all.numbers, FLOAT_BLOCK)
         all.begin = first
         share(<Work> over_blocks[floating], &all, last - first, 1, numbers, threads_for(numbers))
         must_stop(numbers)
         first = last
-
-
-cdef inline void elementwise_loop(
-    char **args, const npy_intp *dimensions, const npy_intp *steps, void *data, floating type_tag
-) noexcept nogil:
-    cdef const Elementwise *operation = <Elementwise *> data
-    cdef uint64_t host = enter_environment()
-    over_numbers[floating](
-        operation, args, dimensions[0], dimensions[1], steps, steps + operation.inputs + 1, 0
-    )
-    csoftmax_set_environment(host)
-
-
-cdef void elementwise_float_loop(
-    char **args, const npy_intp *dimensions, const npy_intp *steps, void *data
-) noexcept nogil:
-    elementwise_loop[float](args, dimensions, steps, data, 0)
-
-
-cdef void elementwise_double_loop(
-    char **args, const npy_intp *dimensions, const npy_intp *steps, void *data
-) noexcept nogil:
-    elementwise_loop[double](args, dimensions, steps, data, 0)
 
 
 # Sums of losses, in float64.
@@ -250,38 +248,19 @@ cdef void sum_blocks(
         )
 
 
-cdef double sum_of_numbers(const floating *x, npy_intp n, double *sums) noexcept nogil:
+cdef double sum_of_numbers(const floating *x, npy_intp n) noexcept nogil:
     """By blocks, which depend on nothing but n."""
     cdef npy_intp blocks = (n + SUMMED - 1) // SUMMED
+    cdef double total
     cdef SummedBlocks all
+    if blocks <= 1:
+        return sum_of_block(x, n)
     all.x = x
     all.n = n
-    all.sums = sums
+    all.sums = <double *> scratch_memory(blocks * sizeof(double))
+    if all.sums == NULL:
+        return NAN
     share(<Work> sum_blocks[floating], &all, blocks, 1, n, threads_for(n))
-    return sum_of_block(sums, blocks)
-
-
-def mean_of(x, double divisor):
-    """The sum of a contiguous array's numbers over the divisor, both in float64.
-
-    NumPy's own sum in float64 converts numbers of float32 one by one.
-    """
-    cdef npy_intp n
-    cdef double *sums
-    cdef double mean
-    cdef uint64_t host
-    if not (is_plain(x, NPY_FLOAT) or is_plain(x, NPY_DOUBLE)):
-        raise TypeError("mean_of takes contiguous arrays of float32 or float64")
-    n = PyArray_SIZE(<ndarray> x)
-    sums = <double *> PyMem_RawMalloc((n // SUMMED + 1) * sizeof(double))
-    if sums == NULL:
-        raise MemoryError("no memory for sums of blocks")
-    with nogil:
-        host = enter_environment()
-        if PyArray_TYPE(<ndarray> x) == NPY_FLOAT:
-            mean = sum_of_numbers(<float *> PyArray_BYTES(<ndarray> x), n, sums) / divisor
-        else:
-            mean = sum_of_numbers(<double *> PyArray_BYTES(<ndarray> x), n, sums) / divisor
-        csoftmax_set_environment(host)
-    PyMem_RawFree(sums)
-    return mean
+    total = sum_of_block(all.sums, blocks)
+    PyMem_RawFree(all.sums)
+    return total

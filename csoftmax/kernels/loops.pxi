@@ -7,10 +7,10 @@ cdef enum Path:
     DIRECT_COLUMNS    # rows that stand side by side
     COPIED_COLUMNS    # rows copied so that they do
     COPIED_ROWS       # rows copied so that they are contiguous
+    PICKED            # rows of which one number is read
 
 
 cdef enum:
-    MAX_OPERANDS = 10
     # Rows with up to FEW numbers are copied to columns, which takes 2 cycles a number whatever the
     # length (Zen 4). Up to 100 that is still faster in the cache, but memory waits meanwhile:
     # 400,000 rows of 100 took 1.4 ns a number, row by row 0.65.
@@ -37,12 +37,23 @@ cdef inline bint is_product(const Operation *operation) noexcept nogil:
 
 
 cdef inline void finish_row(
-    const Operation *operation, const Row *row, bint is_defined, char **operands,
-    Outcome *outcome, floating type_tag
+    const Operation *operation, const Row *row, bint is_defined, const RowOperands *operands,
+    npy_intp r, Outcome *outcome, floating type_tag
 ) noexcept nogil:
-    (<void (*)(const Row *, bint, char **, Outcome *, floating) noexcept nogil> operation.outcome)(
-        row, is_defined, operands, outcome, type_tag
-    )
+    if operation.function == SOFTMAX:
+        softmax_outcome(row, is_defined, outcome)
+    elif operation.function == LOG_SOFTMAX:
+        log_softmax_outcome[floating](row, is_defined, outcome, 0)
+    elif operation.function == LOGSUMEXP:
+        logsumexp_outcome[floating](row, is_defined, operands, r, 0)
+    elif operation.function == ENTROPY:
+        entropy_outcome[floating](row, is_defined, operands, r, outcome, 0)
+    elif operation.function == CLASS_LOSS:
+        class_outcome[floating](row, is_defined, operands, r, outcome, 0)
+    elif operation.function == INDEX_LOSS:
+        index_outcome[floating](row, is_defined, operands, r, outcome, 0)
+    elif operation.function == TARGETS_LOSS:
+        targets_outcome[floating](row, is_defined, operands, r, outcome, 0)
 
 
 cdef inline void write_numbers(
@@ -58,67 +69,63 @@ cdef inline void write_numbers(
         write_log_probabilities(x, y, n, row, outcome.log_sum, UNSHIFTED)
 
 
-cdef inline Coefficients coefficients_of_row(
-    const Operation *operation, char **operands, npy_intp first, floating type_tag
+cdef inline void finish_gradients(
+    const Operation *operation, floating *y, npy_intp first, npy_intp n,
+    const RowOperands *operands, const char *companion, const Outcome *outcome
 ) noexcept nogil:
-    """From the number `first` on."""
-    cdef npy_intp offset = first * <npy_intp> sizeof(floating)
-    cdef const char *targets = NULL
-    if not operation.target:
-        targets = operands[operation.beside - 1] + offset
-    return coefficients_of(
-        operands, targets, operands[operation.class_weight - 1] + offset, operation.target > 0
-    )
+    """From scaled exponentials, from the class `first` on; the target's may be written after."""
+    cdef Coefficients coefficients
+    if operation.weighing == BY_COEFFICIENTS:
+        coefficients = coefficients_of(
+            operands.loss, companion, first * <npy_intp> sizeof(floating),
+            operation.function == INDEX_LOSS,
+        )
+        subtract_coefficients(y, n, &coefficients, outcome.weighed)
 
 
 cdef inline void weigh_distances(
     const Operation *operation, const floating *x, const floating *e, npy_intp first, npy_intp n,
-    char **operands, double maximum, Distances *distances
+    const RowOperands *operands, const char *companion, double maximum, Distances *distances
 ) noexcept nogil:
     cdef Coefficients coefficients
     if operation.weighing == BY_EXPONENTIALS:
         weigh_by_exponentials(x, e, n, <floating> maximum, distances)
     elif operation.weighing == BY_COEFFICIENTS:
-        coefficients = coefficients_of_row[floating](operation, operands, first, 0)
+        coefficients = coefficients_of(
+            operands.loss, companion, first * <npy_intp> sizeof(floating),
+            operation.function == INDEX_LOSS,
+        )
         weigh_by_coefficients(x, n, <floating> maximum, &coefficients, distances)
 
 
+cdef inline bint has_indices(const Operation *operation) noexcept nogil:
+    return operation.function == CLASS_LOSS or operation.function == INDEX_LOSS
+
+
 cdef inline bint begin_row(
-    const Operation *operation, const floating *x, floating *y, npy_intp n, char **operands,
-    Outcome *outcome, double *temperature
+    const Operation *operation, const floating *x, floating *y, npy_intp n,
+    const RowOperands *operands, npy_intp r, Outcome *outcome
 ) noexcept nogil:
     """What its operands say of a row. False if they alone decide the results: these are written."""
-    cdef int64_t target
-    temperature[0] = 1.0
-    if operation.temperature:
-        temperature[0] = (<double *> operands[operation.temperature - 1])[0]
-    if operation.target:
-        target = (<int64_t *> operands[operation.target - 1])[0]
-        if target == (<int64_t *> operands[operation.target])[0]:
-            (<floating *> operands[operation.operands - 2 - operation.has_row_result])[0] = 0
-            if operation.numbers != NOTHING:
-                fill(y, n, 0)
-            return False
-        if 0 <= target < n:
-            outcome.target_logit = x[target]
-        else:
-            temperature[0] = NAN    # as everything else will be
-    if n > 0 and is_limit(temperature[0]):
-        (<void (*)(const floating *, floating *, Py_ssize_t, char **) noexcept nogil>
-            operation.limit)(x, y, n, operands)
+    outcome.temperature = temperature_of(operands, r)
+    if not has_indices(operation):
+        return True
+    outcome.target = counted_target(operands, r, n)
+    if outcome.target < 0:
+        set_result[floating](operands, r, 0, 0)
+        if operation.numbers != NOTHING:
+            fill(y, n, 0)
         return False
+    outcome.target_logit = x[outcome.target]
     return True
 
 
 cdef inline void write_target(
-    const Operation *operation, floating *y, npy_intp n, char **operands, const Outcome *outcome
+    const Operation *operation, floating *y, const Outcome *outcome
 ) noexcept nogil:
     """The target's number, where it has one of its own."""
-    cdef int64_t target
-    if operation.target and operation.numbers != NOTHING:
-        target = (<int64_t *> operands[operation.target - 1])[0]
-        if 0 <= target < n:
-            y[target] = <floating> outcome.target_result
+    if has_indices(operation) and operation.numbers == GRADIENTS:
+        y[outcome.target] = <floating> outcome.target_result
 
 
 cdef inline floating *room_for_exponentials(
@@ -133,11 +140,11 @@ cdef inline floating *room_for_exponentials(
 
 cdef void compute_short_rows(
     const Operation *operation, const floating *x, npy_intp x_step, floating *y, npy_intp y_step,
-    npy_intp n, npy_intp rows, char **operands, const npy_intp *steps
+    npy_intp n, npy_intp rows, const RowOperands *operands, npy_intp first
 ) noexcept nogil:
-    """At most STAGED_ROWS. They go from stage to stage together, so that a processor that looks
-    ahead a few hundred instructions computes one row's exponentials in the time that another waits
-    for its sum and its quotient."""
+    """At most STAGED_ROWS, from `first` on. They go from stage to stage together, so that a
+    processor that looks ahead a few hundred instructions computes one row's exponentials in the
+    time that another waits for its sum and its quotient."""
     cdef floating buffer[FLOAT_CHUNK]
     cdef floating *e = room_for_exponentials(operation, x, y, n, buffer)
     cdef npy_intp e_step = (
@@ -146,8 +153,6 @@ cdef void compute_short_rows(
     cdef floating total[STAGED_ROWS][FLOAT_LANES]
     cdef floating lost[STAGED_ROWS][FLOAT_LANES]
     cdef floating maxima[STAGED_ROWS][FLOAT_LANES]
-    cdef char *of_row[STAGED_ROWS][MAX_OPERANDS]
-    cdef double temperature[STAGED_ROWS]
     cdef Outcome outcome[STAGED_ROWS]
     cdef Row row[STAGED_ROWS]
     cdef bint is_begun[STAGED_ROWS]
@@ -157,15 +162,12 @@ cdef void compute_short_rows(
     cdef floating *es[STAGED_ROWS]
     cdef floating *ys[STAGED_ROWS]
     cdef npy_intp r
-    cdef int k
     for r in range(rows):
         xs[r] = at[floating](<char *> x, r * x_step, 0)
         es[r] = at[floating](<char *> e, r * e_step, 0)
         ys[r] = at[floating](<char *> y, r * y_step, 0)
-        for k in range(operation.operands - 1):
-            of_row[r][k] = operands[k] + r * steps[k]
-        is_begun[r] = begin_row(operation, xs[r], ys[r], n, of_row[r], outcome + r, temperature + r)
-        is_guessed[r] = is_begun[r] and guess_reduction(xs[r], n, temperature[r], row + r)
+        is_begun[r] = begin_row(operation, xs[r], ys[r], n, operands, first + r, outcome + r)
+        is_guessed[r] = is_begun[r] and guess_reduction(xs[r], n, outcome[r].temperature, row + r)
         if is_guessed[r]:
             sweep_guessed(xs[r], es[r], n, row + r, total[r], lost[r], maxima[r])
     for r in range(rows):
@@ -174,11 +176,13 @@ cdef void compute_short_rows(
         )
         if is_begun[r] and not is_finite[r]:
             row[r].maximum = -INFINITY
-            is_finite[r] = n > 0 and temperature[r] > 0 and exponentials_in_two_sweeps(
-                xs[r], es[r], n, temperature[r], operation.takes_logarithm, row + r
+            is_finite[r] = exponentials_in_two_sweeps(
+                xs[r], es[r], n, outcome[r].temperature, operation.takes_logarithm, row + r
             )
         if is_begun[r]:
-            finish_row[floating](operation, row + r, is_finite[r], of_row[r], outcome + r, 0)
+            finish_row[floating](
+                operation, row + r, is_finite[r], operands, first + r, outcome + r, 0
+            )
     if operation.numbers == NOTHING:
         return
     for r in range(rows):
@@ -186,7 +190,7 @@ cdef void compute_short_rows(
             write_numbers(
                 operation, xs[r], es[r], ys[r], n, row + r, outcome + r, exactly(1), 0
             )
-            write_target(operation, ys[r], n, of_row[r], outcome + r)
+            write_target(operation, ys[r], outcome + r)
         elif is_begun[r]:
             fill(ys[r], n, NAN)
 
@@ -207,31 +211,98 @@ cdef inline bint needs_chunks(
     return chunks_of[floating](n, 0) > 1 or operation.weighing != NO_DISTANCES
 
 
-cdef void sweep_chunk(
-    const Operation *operation, const floating *x, floating *y, npy_intp first, npy_intp n,
-    char **operands, npy_intp beside_step, double temperature, Chunk *chunk
+# Temperatures 0 and infinity: a uniform choice among some classes, for 0 the first maximum alone.
+# Logits that are chosen count as 0, the others as -inf, at temperature 1.
+
+cdef struct Choice:
+    bint is_first_maximum
+    npy_intp first_maximum
+
+
+cdef inline bint is_limit(double temperature) noexcept nogil:
+    return temperature == 0 or temperature == INFINITY
+
+
+cdef inline bint find_choice(
+    const floating *x, npy_intp n, const char *mask, npy_intp mask_stride, double temperature,
+    Choice *choice
 ) noexcept nogil:
-    """The sums of a chunk, and its exponentials to y if they will be needed."""
-    cdef floating buffer[FLOAT_CHUNK]
-    cdef floating unmasked[FLOAT_CHUNK]
-    cdef floating *copy = unmasked
-    cdef floating *e
-    if operation.numbers == LOG_PROBABILITIES:    # needs it again
-        copy = y
-    if operation.is_masked:
+    """False where the softmax is NaN: a NaN, an infinite maximum, or -inf alone."""
+    cdef floating number, maximum = -INFINITY
+    cdef npy_intp i
+    choice.is_first_maximum = temperature == 0
+    choice.first_maximum = 0
+    for i in range(n):
+        number = x[i] if mask == NULL else kept_or_minus_infinity(x[i], mask[i * mask_stride])
+        if number != number:
+            return False
+        if number > maximum:
+            maximum = number
+            choice.first_maximum = i
+    return is_finite(maximum)
+
+
+cdef inline floating chosen(floating x, npy_intp i, const Choice *choice) noexcept nogil:
+    cdef bint is_chosen = i == choice.first_maximum if choice.is_first_maximum else x > -INFINITY
+    return 0 if is_chosen else -INFINITY
+
+
+cdef struct LongRow:
+    # What the threads that share a row need.
+    const Operation *operation
+    const void *x
+    void *y
+    npy_intp n
+    const RowOperands *operands
+    const char *companion    # a mask, or targets
+    npy_intp companion_stride
+    const Choice *choice     # NULL unless the temperature is 0 or infinite
+    Chunk *chunks
+    const Row *row
+    Outcome *outcome
+
+
+cdef inline const floating *loaded(
+    const LongRow *all, npy_intp first, npy_intp n, floating *copy
+) noexcept nogil:
+    """Logits from `first` on: as they are, or a copy that mask and temperature have changed."""
+    cdef const floating *x = <const floating *> all.x + first
+    cdef npy_intp i
+    if all.operation.is_masked:
         copy_masked(
             x, sizeof(floating), copy, sizeof(floating), n,
-            operands[operation.beside - 1] + first * beside_step, beside_step,
+            all.companion + first * all.companion_stride, all.companion_stride,
         )
         x = copy
-    e = room_for_exponentials(operation, x, y, n, buffer)
-    chunk.is_finite = exponentials(x, e, n, temperature, operation.takes_logarithm, &chunk.row)
+    if all.choice != NULL:
+        for i in range(n):
+            copy[i] = chosen(x[i], first + i, all.choice)
+        x = copy
+    return x
+
+
+cdef void sweep_chunk(
+    const LongRow *all, npy_intp first, npy_intp n, floating *y, Chunk *chunk
+) noexcept nogil:
+    """The sums of a chunk, and its exponentials to y if they will be needed."""
+    cdef const Operation *operation = all.operation
+    cdef floating buffer[FLOAT_CHUNK]
+    cdef floating copy[FLOAT_CHUNK]
+    # Log-probabilities are made of logits: their copy has to stay.
+    cdef const floating *x = loaded(
+        all, first, n, y if operation.numbers == LOG_PROBABILITIES else copy
+    )
+    cdef floating *e = room_for_exponentials(operation, x, y, n, buffer)
+    chunk.is_finite = exponentials(
+        x, e, n, all.outcome.temperature, operation.takes_logarithm, &chunk.row
+    )
     if not chunk.is_finite:
         fill(e, n, 0)
         chunk.ratio = exactly(0)
         chunk.ratio_power = 0
     weigh_distances(
-        operation, x, e, first, n, operands, reference_of(chunk), &chunk.distances
+        operation, x, e, first, n, all.operands, all.companion, reference_of(chunk),
+        &chunk.distances,
     )
     if operation.numbers != NOTHING and operation.numbers != LOG_PROBABILITIES and e != y:
         memcpy(y, e, n * sizeof(floating))
@@ -242,20 +313,6 @@ cdef inline double reference_of(const Chunk *chunk) noexcept nogil:
     return chunk.row.maximum if chunk.is_finite else 0
 
 
-cdef struct LongRow:
-    # What the threads that share a row need.
-    const Operation *operation
-    const void *x
-    void *y
-    npy_intp n
-    char **operands
-    npy_intp beside_step
-    double temperature
-    Chunk *chunks
-    const Row *row
-    const Outcome *outcome
-
-
 cdef void sweep_chunks(
     void *work, npy_intp first, npy_intp last, int participant, const floating *type_tag
 ) noexcept nogil:
@@ -264,9 +321,7 @@ cdef void sweep_chunks(
     for c in range(first, last):
         start = c * length
         sweep_chunk(
-            all.operation, <floating *> all.x + start, <floating *> all.y + start, start,
-            min(length, all.n - start), all.operands, all.beside_step, all.temperature,
-            all.chunks + c,
+            all, start, min(length, all.n - start), <floating *> all.y + start, all.chunks + c
         )
 
 
@@ -298,7 +353,6 @@ cdef void write_chunks(
 ) noexcept nogil:
     cdef LongRow *all = <LongRow *> work
     cdef npy_intp length = chunk_length[floating](0), c, start, count
-    cdef Coefficients coefficients
     cdef floating *y
     for c in range(first, last):
         start = c * length
@@ -309,65 +363,73 @@ cdef void write_chunks(
             all.chunks[c].ratio, all.chunks[c].ratio_power,
         )
         if all.operation.numbers == GRADIENTS:
-            coefficients = coefficients_of_row[floating](all.operation, all.operands, start, 0)
-            subtract_coefficients(y, count, &coefficients, all.outcome.weighed)
+            finish_gradients(
+                all.operation, y, start, count, all.operands, all.companion, all.outcome
+            )
 
 
 cdef void compute_long_row(
-    const Operation *operation, const floating *x, floating *y, npy_intp n, char **operands,
-    npy_intp beside_step, Chunk *chunks, int threads
+    const Operation *operation, const floating *x, floating *y, npy_intp n,
+    const RowOperands *operands, npy_intp r, const char *companion, npy_intp companion_stride,
+    Chunk *chunks, int threads
 ) noexcept nogil:
     """In chunks, whose bounds depend on n alone: so a result does not depend on the threads."""
-    cdef npy_intp count = chunks_of[floating](n, 0) if n > 0 else 0
+    cdef npy_intp count = chunks_of[floating](n, 0)
     cdef bint is_defined
-    cdef double temperature
     cdef Outcome outcome
     cdef Weighed weighed
+    cdef Choice choice
     cdef Row row
     cdef LongRow all
     outcome.weighed = &weighed
-    if operation.is_masked and operation.temperature and is_limit(
-        (<double *> operands[operation.temperature - 1])[0]
-    ):
-        copy_masked(
-            x, sizeof(floating), y, sizeof(floating), n, operands[operation.beside - 1], beside_step
-        )
-        x = y
-    if not begin_row(operation, x, y, n, operands, &outcome, &temperature):
+    row.maximum = NAN
+    if not begin_row(operation, x, y, n, operands, r, &outcome):
         return
     all.operation = operation
     all.x = x
     all.y = y
     all.n = n
     all.operands = operands
-    all.beside_step = beside_step
-    all.temperature = temperature
+    all.companion = companion
+    all.companion_stride = companion_stride
+    all.choice = NULL
     all.chunks = chunks
     all.row = &row
     all.outcome = &outcome
+    if is_limit(outcome.temperature):
+        all.choice = &choice
+        is_defined = find_choice(
+            x, n, companion if operation.is_masked else NULL, companion_stride,
+            outcome.temperature, &choice,
+        )
+        outcome.temperature = 1.0 if is_defined else NAN
+        if has_indices(operation):
+            outcome.target_logit = chosen(
+                <floating> outcome.target_logit, outcome.target, &choice
+            )
     share(<Work> sweep_chunks[floating], &all, count, 1, n, threads)
     if count == 1:
-        is_defined = temperature > 0 and chunks.is_finite
+        is_defined = outcome.temperature > 0 and chunks.is_finite
         row = chunks.row
         weighed.distances = chunks.distances
         chunks.ratio = exactly(1)
         chunks.ratio_power = 0
     else:
-        is_defined = temperature > 0 and combine_chunks[floating](
-            chunks, count, temperature, &row, 0
+        is_defined = outcome.temperature > 0 and combine_chunks[floating](
+            chunks, count, outcome.temperature, &row, 0
         )
         if is_defined and operation.weighing != NO_DISTANCES:
             combine_distances(operation, chunks, count, &row, &weighed.distances)
-    finish_row[floating](operation, &row, is_defined, operands, &outcome, 0)
+    finish_row[floating](operation, &row, is_defined, operands, r, &outcome, 0)
     if operation.numbers == NOTHING:
         return
     if not is_defined:
         fill(y, n, NAN)
         return
-    if operation.is_masked:    # if needed, its copy
+    if operation.is_masked or all.choice != NULL:    # if needed, its copy
         all.x = y
     share(<Work> write_chunks[floating], &all, count, 1, n, threads)
-    write_target(operation, y, n, operands, &outcome)
+    write_target(operation, y, &outcome)
 
 
 cdef inline npy_intp rows_in_stages(npy_intp n, floating type_tag) noexcept nogil:
@@ -378,57 +440,10 @@ cdef inline npy_intp rows_in_stages(npy_intp n, floating type_tag) noexcept nogi
     return rows
 
 
-cdef void compute_rows(
-    const Operation *operation, const floating *x, npy_intp x_step, floating *y, npy_intp y_step,
-    npy_intp n, npy_intp rows, char **operands, const npy_intp *steps, npy_intp beside_step,
-    Chunk *chunks, int threads
-) noexcept nogil:
-    """Rows of contiguous numbers; only a mask may have a step between numbers."""
-    cdef char *row_operands[MAX_OPERANDS]
-    cdef const floating *row_x
-    cdef floating *row_y
-    cdef bint are_staged = not needs_chunks[floating](operation, n, 0) and not is_product(operation)
-    cdef npy_intp staged = rows_in_stages[floating](n, 0) if are_staged else 1
-    cdef npy_intp r = 0, i
-    cdef int k
-    while r < rows:
-        row_x = at[floating](<char *> x, r * x_step, 0)
-        row_y = at[floating](<char *> y, r * y_step, 0)
-        for k in range(operation.operands - 1):
-            row_operands[k] = operands[k] + r * steps[k]
-        if is_product(operation):
-            products_of_row(
-                row_x, <floating *> row_operands[operation.beside - 1], row_y, n,
-                (<double *> row_operands[operation.temperature - 1])[0], chunks, threads,
-                operation.numbers,
-            )
-        elif are_staged and operation.is_masked:
-            compute_masked_rows(
-                operation, row_x, x_step, row_y, y_step, n, min(staged, rows - r), row_operands,
-                steps, beside_step,
-            )
-        elif are_staged:
-            compute_short_rows(
-                operation, row_x, x_step, row_y, y_step, n, min(staged, rows - r), row_operands,
-                steps,
-            )
-        else:
-            compute_long_row(
-                operation, row_x, row_y, n, row_operands, beside_step, chunks, threads
-            )
-        if operation.is_masked and operation.has_row_result:
-            for i in range(min(staged, rows - r)):
-                restore_masked(
-                    operation, at[floating](<char *> row_y, i * y_step, 0), 1, n,
-                    row_operands[operation.beside - 1] + i * steps[operation.beside - 1],
-                    beside_step,
-                )
-        r += staged
-
-
 cdef void compute_masked_rows(
     const Operation *operation, const floating *x, npy_intp x_step, floating *y, npy_intp y_step,
-    npy_intp n, npy_intp rows, char **operands, const npy_intp *steps, npy_intp beside_step
+    npy_intp n, npy_intp rows, const RowOperands *operands, npy_intp first, const char *mask,
+    npy_intp mask_step, npy_intp mask_stride
 ) noexcept nogil:
     """As compute_short_rows, of copies that stay in the cache."""
     cdef floating copies[FLOAT_CHUNK]
@@ -437,68 +452,129 @@ cdef void compute_masked_rows(
         copy_masked(
             at[floating](<char *> x, r * x_step, 0), sizeof(floating),
             at[floating](<char *> copies, r * copy_step, 0), sizeof(floating), n,
-            operands[operation.beside - 1] + r * steps[operation.beside - 1], beside_step,
+            mask + r * mask_step, mask_stride,
         )
-    compute_short_rows(operation, copies, copy_step, y, y_step, n, rows, operands, steps)
+    compute_short_rows(operation, copies, copy_step, y, y_step, n, rows, operands, first)
 
 
-cdef inline void call_batch(
-    const Operation *operation, const floating *x, npy_intp x_step, floating *y, npy_intp y_step,
-    npy_intp n, npy_intp rows, char **operands, const npy_intp *steps, const floating *beside,
-    npy_intp beside_step
+cdef inline npy_intp without_limits(
+    const RowOperands *operands, npy_intp first, npy_intp rows
 ) noexcept nogil:
-    if operation.beside and not operation.is_masked:
-        (<void (*)(
-            const floating *, Py_ssize_t, floating *, Py_ssize_t, Py_ssize_t, Py_ssize_t, char **,
-            const npy_intp *, const floating *, Py_ssize_t
-        ) noexcept nogil> operation.batch)(
-            x, x_step, y, y_step, n, rows, operands, steps, beside, beside_step
+    """How many rows from `first` on have a temperature that is neither 0 nor infinite."""
+    cdef npy_intp r
+    for r in range(rows if operands.temperature_stride else 1):
+        if is_limit(temperature_of(operands, first + r)):
+            return r
+    return rows
+
+
+cdef void compute_rows(
+    const Operation *operation, const floating *x, npy_intp x_step, floating *y, npy_intp y_step,
+    npy_intp n, npy_intp rows, const RowOperands *operands, const char *companion,
+    npy_intp companion_step, npy_intp companion_stride, Chunk *chunks, int threads
+) noexcept nogil:
+    """Rows of contiguous numbers; only a mask may have a stride. Steps are from row to row."""
+    cdef const floating *row_x
+    cdef const char *row_companion
+    cdef floating *row_y
+    cdef bint are_staged = not needs_chunks[floating](operation, n, 0) and not is_product(operation)
+    cdef npy_intp stage = rows_in_stages[floating](n, 0), r = 0, staged, i
+    while r < rows:
+        row_x = at[floating](<char *> x, r * x_step, 0)
+        row_y = at[floating](<char *> y, r * y_step, 0)
+        row_companion = companion + r * companion_step
+        staged = without_limits(operands, r, min(stage, rows - r)) if are_staged else 0
+        if is_product(operation):
+            products_of_row(
+                row_x, <floating *> row_companion, row_y, n, temperature_of(operands, r), chunks,
+                threads, operation.numbers,
+            )
+        elif staged == 0:
+            compute_long_row(
+                operation, row_x, row_y, n, operands, r, row_companion, companion_stride, chunks,
+                threads,
+            )
+        elif operation.is_masked:
+            compute_masked_rows(
+                operation, row_x, x_step, row_y, y_step, n, staged, operands, r, row_companion,
+                companion_step, companion_stride,
+            )
+        else:
+            compute_short_rows(operation, row_x, x_step, row_y, y_step, n, staged, operands, r)
+        staged = max(1, staged)
+        if operation.is_masked and operation.numbers != NOTHING:
+            for i in range(staged):
+                restore_masked(
+                    operation, at[floating](<char *> row_y, i * y_step, 0), 1, n,
+                    row_companion + i * companion_step, companion_stride,
+                )
+        r += staged
+
+
+cdef inline void compute_batch(
+    const Operation *operation, const floating *x, npy_intp x_step, floating *y, npy_intp y_step,
+    npy_intp n, npy_intp rows, const RowOperands *operands, const floating *companion,
+    npy_intp companion_step
+) noexcept nogil:
+    """Rows side by side; steps are from number to number."""
+    if operation.function == SOFTMAX:
+        softmax_batch(x, x_step, y, y_step, n, rows, operands)
+    elif operation.function == LOG_SOFTMAX:
+        log_softmax_batch(x, x_step, y, y_step, n, rows, operands)
+    elif operation.function == LOGSUMEXP:
+        logsumexp_batch(x, x_step, y, y_step, n, rows, operands)
+    elif operation.function == ENTROPY:
+        entropy_batch(x, x_step, y, y_step, n, rows, operands)
+    elif operation.function == CLASS_LOSS and operation.numbers == NOTHING:
+        class_loss_batch(x, x_step, y, y_step, n, rows, operands)
+    elif operation.function == CLASS_LOSS:
+        class_grad_batch(x, x_step, y, y_step, n, rows, operands)
+    elif operation.function == INDEX_LOSS and operation.numbers == NOTHING:
+        index_loss_batch(x, x_step, y, y_step, n, rows, operands)
+    elif operation.function == INDEX_LOSS:
+        index_grad_batch(x, x_step, y, y_step, n, rows, operands)
+    elif operation.function == TARGETS_LOSS and operation.numbers == NOTHING:
+        targets_loss_batch(
+            x, x_step, y, y_step, n, rows, operands, companion, companion_step
         )
-        return
-    (<void (*)(
-        const floating *, Py_ssize_t, floating *, Py_ssize_t, Py_ssize_t, Py_ssize_t, char **,
-        const npy_intp *
-    ) noexcept nogil> operation.batch)(
-        x, x_step, y, y_step, n, rows, operands, steps
-    )
+    elif operation.function == TARGETS_LOSS:
+        targets_grad_batch(
+            x, x_step, y, y_step, n, rows, operands, companion, companion_step
+        )
+    elif operation.function == SOFTMAX_VJP:
+        softmax_vjp_batch(x, x_step, y, y_step, n, rows, operands, companion, companion_step)
+    elif operation.function == LOG_SOFTMAX_VJP:
+        log_softmax_vjp_batch(x, x_step, y, y_step, n, rows, operands, companion, companion_step)
 
 
-cdef struct Rows:
-    # Where the rows of a call are: in groups, the same steps apart in each.
-    char **args
-    const npy_intp *steps    # from row to row, of each operand
-    npy_intp n
-    npy_intp groups
-    npy_intp in_group
-    npy_intp x_group_step
-    npy_intp beside_group_step
-    npy_intp y_group_step
-    npy_intp x_number_step
-    npy_intp beside_number_step
-    npy_intp y_number_step
-
-
-cdef inline void set_number_steps(const Operation *operation, Rows *all) noexcept nogil:
-    """From where the machinery of gufuncs has them: behind the steps from row to row."""
-    cdef const npy_intp *number_steps = all.steps + operation.operands
-    cdef int rows = 1
-    all.x_number_step = number_steps[0]
-    all.beside_number_step = 0
-    all.y_number_step = 0
-    if operation.beside:
-        all.beside_number_step = number_steps[1]
-        rows += 1
-    if operation.class_weight:
-        rows += 1
-    if operation.has_row_result:
-        all.y_number_step = number_steps[rows]
-
+# How rows get there. Of every group the rows from `first` on go one way; they are numbered through
+# all groups.
 
 cdef struct Span:
-    # Rows of every group that go the same way; they are numbered through all groups.
     Path path
     npy_intp first
     npy_intp rows
+
+
+cdef struct Part:
+    # Rows of one group in a tile that may have rows of several.
+    npy_intp first               # in the tile
+    npy_intp rows
+    char *places[ROLES]
+
+
+cdef inline RowOperands row_operands(
+    const Plan *plan, char **places, const LossTerms *loss
+) noexcept nogil:
+    cdef RowOperands operands
+    operands.temperature = places[TEMPERATURE]
+    operands.temperature_stride = plan.strides[0][TEMPERATURE]
+    operands.target = places[TARGET]
+    operands.target_stride = plan.strides[0][TARGET]
+    operands.result = places[ROW_RESULT]
+    operands.result_stride = plan.strides[0][ROW_RESULT]
+    operands.loss = loss
+    return operands
 
 
 cdef inline npy_intp copied_rows(npy_intp n, npy_intp size) noexcept nogil:
@@ -514,310 +590,370 @@ cdef inline npy_intp rows_at_a_time(Path path, npy_intp n, npy_intp size) noexce
     return copied_rows(n, size) if path == COPIED_ROWS else STAGED_ROWS
 
 
-cdef inline void copy_columns(
-    const Rows *all, const Span *span, npy_intp row, npy_intp rows, floating *tile,
-    npy_intp width, bint is_input, int operand, npy_intp group_step, npy_intp stride
+cdef inline npy_intp find_parts(
+    const Plan *plan, const Span *span, npy_intp row, npy_intp rows, Part *parts
 ) noexcept nogil:
-    """Rows, of one group or several, to a tile or from it."""
-    cdef npy_intp size = sizeof(floating), step = all.steps[operand], done = 0, part, group, place
-    cdef char *base
+    """The groups that these rows are of. In the same round of level 1, one is a stride from the one
+    before: where groups have three rows, to locate each costs a fifth of a softmax."""
+    cdef npy_intp group = row // span.rows, place = row - group * span.rows, done = 0, count = 0
+    cdef npy_intp in_round = group % plan.shape[1] if plan.levels > 1 else 0
+    cdef npy_intp place_before = 0
+    cdef int role
     while done < rows:
-        group = (row + done) // span.rows
-        place = (row + done) % span.rows
-        part = min(rows - done, span.rows - place)
-        base = all.args[operand] + group * group_step + (span.first + place) * step
-        if is_input and stride == size:    # a constant makes better code
-            to_columns(base, step, size, tile + done, width, part, all.n)
-        elif is_input:
-            to_columns(base, step, stride, tile + done, width, part, all.n)
-        elif stride == size:
-            from_columns(tile + done, width, base, step, size, part, all.n)
+        parts[count].first = done
+        parts[count].rows = min(rows - done, span.rows - place)
+        if count == 0 or in_round == 0:
+            locate(plan, group, span.first + place, parts[count].places)
         else:
-            from_columns(tile + done, width, base, step, stride, part, all.n)
-        done += part
+            for role in range(ROLES):
+                parts[count].places[role] = parts[count - 1].places[role] + (
+                    plan.strides[1][role] - place_before * plan.strides[0][role]
+                )
+        done += parts[count].rows
+        count += 1
+        group += 1
+        in_round += 1
+        if plan.levels > 1 and in_round == plan.shape[1]:
+            in_round = 0
+        place_before = place
+        place = 0
+    return count
 
 
-cdef inline void copy_masked_columns(
-    const Operation *operation, const Rows *all, const Span *span, npy_intp row, npy_intp rows,
-    floating *tile, npy_intp width
+cdef inline void load_columns(
+    const Plan *plan, const Part *part, int role, floating *tile, npy_intp width
+) noexcept nogil:
+    cdef npy_intp size = sizeof(floating), stride = plan.stride[role]
+    cdef npy_intp step = plan.strides[0][role]
+    if stride == size:    # a constant makes better code
+        to_columns(part.places[role], step, size, tile + part.first, width, part.rows, plan.n)
+    else:
+        to_columns(part.places[role], step, stride, tile + part.first, width, part.rows, plan.n)
+
+
+cdef inline void store_columns(
+    const Plan *plan, const Part *part, floating *tile, npy_intp width
+) noexcept nogil:
+    cdef npy_intp size = sizeof(floating), stride = plan.stride[RESULT]
+    cdef npy_intp step = plan.strides[0][RESULT]
+    if stride == size:
+        from_columns(tile + part.first, width, part.places[RESULT], step, size, part.rows, plan.n)
+    else:
+        from_columns(
+            tile + part.first, width, part.places[RESULT], step, stride, part.rows, plan.n
+        )
+
+
+cdef inline void load_masked_columns(
+    const Plan *plan, const Part *part, floating *tile, npy_intp width
 ) noexcept nogil:
     """Masked while numbers that are contiguous stand together."""
     cdef floating masked[FLOAT_TILE]
-    cdef npy_intp size = sizeof(floating), n = all.n, done = 0, part, group, place, i
-    cdef npy_intp x_step = all.steps[0], mask_step = all.steps[operation.beside]
-    cdef char *x
-    cdef char *mask
-    while done < rows:
-        group = (row + done) // span.rows
-        place = (row + done) % span.rows
-        part = min(rows - done, span.rows - place)
-        x = all.args[0] + group * all.x_group_step + (span.first + place) * x_step
-        mask = all.args[operation.beside] + group * all.beside_group_step
-        mask += (span.first + place) * mask_step
-        if x_step == size:
-            for i in range(n):
-                copy_masked(
-                    at[floating](x, i * all.x_number_step, 0), size, tile + i * width + done, size,
-                    part, mask + i * all.beside_number_step, mask_step,
-                )
-        elif x_step == n * all.x_number_step and mask_step == n * all.beside_number_step:
+    cdef npy_intp size = sizeof(floating), n = plan.n, i
+    cdef npy_intp stride = plan.stride[LOGITS], step = plan.strides[0][LOGITS]
+    cdef npy_intp mask_stride = plan.stride[COMPANION]
+    cdef npy_intp mask_step = plan.strides[0][COMPANION]
+    cdef char *x = part.places[LOGITS]
+    cdef char *mask = part.places[COMPANION]
+    if step == size:
+        for i in range(n):
             copy_masked(
-                <floating *> x, all.x_number_step, masked, size, part * n, mask,
-                all.beside_number_step,
+                at[floating](x, i * stride, 0), size, tile + i * width + part.first, size,
+                part.rows, mask + i * mask_stride, mask_step,
             )
-            to_columns(<char *> masked, n * size, size, tile + done, width, part, n)
-        else:
-            for i in range(part):
-                copy_masked(
-                    at[floating](x, i * x_step, 0), all.x_number_step, masked + i * n, size, n,
-                    mask + i * mask_step, all.beside_number_step,
-                )
-            to_columns(<char *> masked, n * size, size, tile + done, width, part, n)
-        done += part
+        return
+    if step == n * stride and mask_step == n * mask_stride:
+        copy_masked(<floating *> x, stride, masked, size, part.rows * n, mask, mask_stride)
+    else:
+        for i in range(part.rows):
+            copy_masked(
+                at[floating](x, i * step, 0), stride, masked + i * n, size, n,
+                mask + i * mask_step, mask_stride,
+            )
+    to_columns(<char *> masked, n * size, size, tile + part.first, width, part.rows, n)
 
 
 cdef inline void restore_masked_columns(
-    const Operation *operation, const Rows *all, const Span *span, npy_intp row, npy_intp rows,
-    floating *y, npy_intp y_step
+    const Operation *operation, const Plan *plan, const char *mask, npy_intp rows, floating *y,
+    npy_intp y_step
 ) noexcept nogil:
-    cdef npy_intp r, group, place
+    cdef npy_intp r
     for r in range(rows):
-        group = (row + r) // span.rows
-        place = span.first + (row + r) % span.rows
         restore_masked(
-            operation, y + r, y_step, all.n,
-            all.args[operation.beside] + group * all.beside_group_step
-            + place * all.steps[operation.beside],
-            all.beside_number_step,
+            operation, y + r, y_step, plan.n, mask + r * plan.strides[0][COMPANION],
+            plan.stride[COMPANION],
         )
+
+
+cdef struct Gathered:
+    # What belongs to the rows of several groups, side by side.
+    double temperature[MAX_BATCH]
+    int64_t target[MAX_BATCH]
+    double result[MAX_BATCH]    # room for numbers of either type
+
+
+cdef inline RowOperands gathered(
+    const Plan *plan, const LossTerms *loss, Part *parts, npy_intp count, Gathered *to,
+    floating type_tag
+) noexcept nogil:
+    cdef RowOperands operands, all = row_operands(plan, parts[0].places, loss)
+    cdef npy_intp p, r
+    all.result = <char *> to.result
+    all.result_stride = sizeof(floating)
+    if not plan.is_number[TEMPERATURE]:
+        all.temperature = <char *> to.temperature
+        all.temperature_stride = sizeof(double)
+        for p in range(count):
+            operands = row_operands(plan, parts[p].places, loss)
+            for r in range(parts[p].rows):
+                to.temperature[parts[p].first + r] = temperature_of(&operands, r)
+    if plan.data[TARGET] != NULL:
+        all.target = <char *> to.target
+        all.target_stride = sizeof(int64_t)
+        for p in range(count):
+            operands = row_operands(plan, parts[p].places, loss)
+            for r in range(parts[p].rows):
+                to.target[parts[p].first + r] = target_of(&operands, r)
+    return all
+
+
+cdef inline void scatter_results(
+    const Plan *plan, const Part *parts, npy_intp count, const Gathered *gathered,
+    floating type_tag
+) noexcept nogil:
+    cdef npy_intp p, r
+    for p in range(count):
+        for r in range(parts[p].rows):
+            at[floating](
+                parts[p].places[ROW_RESULT], r * plan.strides[0][ROW_RESULT], 0
+            )[0] = (<floating *> gathered.result)[parts[p].first + r]
 
 
 cdef inline void over_copied_columns(
-    const Operation *operation, const Rows *all, const Span *span, npy_intp row, npy_intp rows,
-    char **operands, floating type_tag
+    const Operation *operation, const Plan *plan, const LossTerms *loss, const Span *span,
+    npy_intp row, npy_intp rows, floating type_tag
 ) noexcept nogil:
     cdef floating tile[FLOAT_TILE]
-    cdef floating beside[FLOAT_TILE]
+    cdef floating companion[FLOAT_TILE]
+    cdef Part parts[MAX_BATCH]
+    cdef Gathered of_groups
     cdef npy_intp width = whole_lanes[floating](rows, 0)
-    cdef bint is_companion = operation.beside and not operation.is_masked
+    cdef npy_intp count = find_parts(plan, span, row, rows, parts), p
+    cdef RowOperands operands
     if rows < width:
-        memset(tile, 0, all.n * width * sizeof(floating))
-        if is_companion:
-            memset(beside, 0, all.n * width * sizeof(floating))
-    if operation.is_masked:
-        copy_masked_columns(operation, all, span, row, rows, tile, width)
+        memset(tile, 0, plan.n * width * sizeof(floating))
+        if operation.has_companion:
+            memset(companion, 0, plan.n * width * sizeof(floating))
+    for p in range(count):
+        if operation.is_masked:
+            load_masked_columns(plan, parts + p, tile, width)
+        else:
+            load_columns(plan, parts + p, LOGITS, tile, width)
+        if operation.has_companion:
+            load_columns(plan, parts + p, COMPANION, companion, width)
+    if count == 1:
+        operands = row_operands(plan, parts[0].places, loss)
     else:
-        copy_columns(
-            all, span, row, rows, tile, width, True, 0, all.x_group_step, all.x_number_step
-        )
-    if is_companion:
-        copy_columns(
-            all, span, row, rows, beside, width, True, operation.beside, all.beside_group_step,
-            all.beside_number_step,
-        )
-    call_batch(
-        operation, tile, width, tile, width, all.n, rows, operands, all.steps + 1, beside, width
+        operands = gathered[floating](plan, loss, parts, count, &of_groups, 0)
+    compute_batch(
+        operation, tile, width, tile, width, plan.n, rows, &operands, companion, width
     )
-    if not operation.has_row_result:
+    if count > 1 and plan.data[ROW_RESULT] != NULL:
+        scatter_results[floating](plan, parts, count, &of_groups, 0)
+    if operation.numbers == NOTHING:
         return
-    if operation.is_masked:
-        restore_masked_columns(operation, all, span, row, rows, tile, width)
-    copy_columns(
-        all, span, row, rows, tile, width, False, operation.operands - 1, all.y_group_step,
-        all.y_number_step,
-    )
+    for p in range(count):
+        if operation.is_masked:
+            restore_masked_columns(
+                operation, plan, parts[p].places[COMPANION], parts[p].rows, tile + parts[p].first,
+                width,
+            )
+        store_columns(plan, parts + p, tile, width)
 
 
 cdef inline void over_columns(
-    const Operation *operation, const Rows *all, const Span *span, npy_intp row, char *x, char *y,
-    npy_intp rows, char **operands, floating *copies, floating type_tag
+    const Operation *operation, const Plan *plan, const RowOperands *operands, char **places,
+    npy_intp rows, floating *copies, floating type_tag
 ) noexcept nogil:
     """Columns as they are, or their copies where they are masked."""
-    cdef npy_intp size = sizeof(floating), x_step = all.x_number_step // size, i
-    cdef npy_intp y_step = all.y_number_step // size
-    cdef const floating *beside = NULL
+    cdef npy_intp size = sizeof(floating), stride = plan.stride[LOGITS], i
+    cdef npy_intp x_step = stride // size, y_step = plan.stride[RESULT] // size
+    cdef npy_intp mask_stride = plan.stride[COMPANION]
+    cdef const floating *x = <floating *> places[LOGITS]
     if operation.is_masked:
-        for i in range(all.n):
+        for i in range(plan.n):
             copy_masked(
-                at[floating](x, i * all.x_number_step, 0), size, copies + i * rows, size, rows,
-                operands[operation.beside - 1] + i * all.beside_number_step,
-                all.steps[operation.beside],
+                at[floating](places[LOGITS], i * stride, 0), size, copies + i * rows, size, rows,
+                places[COMPANION] + i * mask_stride, plan.strides[0][COMPANION],
             )
-        x = <char *> copies
+        x = copies
         x_step = rows
-    elif operation.beside:
-        beside = <floating *> operands[operation.beside - 1]
-    call_batch(
-        operation, <floating *> x, x_step, <floating *> y, y_step, all.n, rows, operands,
-        all.steps + 1, beside, all.beside_number_step // size,
+    compute_batch(
+        operation, x, x_step, <floating *> places[RESULT], y_step, plan.n, rows, operands,
+        <floating *> places[COMPANION], mask_stride // size,
     )
-    if operation.is_masked and operation.has_row_result:
-        restore_masked_columns(operation, all, span, row, rows, <floating *> y, y_step)
+    if operation.is_masked and operation.numbers != NOTHING:
+        restore_masked_columns(
+            operation, plan, places[COMPANION], rows, <floating *> places[RESULT], y_step
+        )
 
 
 cdef inline void copy_to_rows(
-    char *x, npy_intp row_step, npy_intp number_step, floating *copies, npy_intp rows, npy_intp n
+    char *x, npy_intp row_step, npy_intp stride, floating *copies, npy_intp rows, npy_intp n
 ) noexcept nogil:
     cdef npy_intp i, r
     for i in range(n):
         for r in range(rows):
-            copies[r * n + i] = at[floating](x, r * row_step + i * number_step, 0)[0]
+            copies[r * n + i] = at[floating](x, r * row_step + i * stride, 0)[0]
 
 
 cdef inline void over_copied_rows(
-    const Operation *operation, const Rows *all, char *x, char *y, npy_intp rows,
-    char **operands, floating *copies, Chunk *chunks
+    const Operation *operation, const Plan *plan, const RowOperands *operands, char **places,
+    npy_intp rows, floating *copies, Chunk *chunks
 ) noexcept nogil:
-    cdef npy_intp n = all.n, row_bytes = n * sizeof(floating), i, r
-    cdef npy_intp y_step = all.steps[operation.operands - 1]
-    cdef npy_intp steps[MAX_OPERANDS]
-    cdef char *beside
-    cdef int k
-    for k in range(operation.operands - 1):
-        steps[k] = all.steps[k + 1]
-    copy_to_rows(x, all.steps[0], all.x_number_step, copies, rows, n)
-    if operation.beside and not operation.is_masked:
-        k = operation.beside - 1
-        beside = operands[k]
-        operands[k] = <char *> (copies + rows * n)
-        copy_to_rows(
-            beside, steps[k], all.beside_number_step, <floating *> operands[k], rows, n
-        )
-        steps[k] = row_bytes
-    compute_rows(
-        operation, copies, row_bytes, copies, row_bytes, n, rows, operands, steps,
-        all.beside_number_step, chunks, 1,
+    cdef npy_intp n = plan.n, row_bytes = n * sizeof(floating), i, r
+    cdef npy_intp y_step = plan.strides[0][RESULT], y_stride = plan.stride[RESULT]
+    cdef npy_intp companion_step = plan.strides[0][COMPANION]
+    cdef char *companion = places[COMPANION]
+    copy_to_rows(
+        places[LOGITS], plan.strides[0][LOGITS], plan.stride[LOGITS], copies, rows, n
     )
-    if operation.has_row_result:
+    if operation.has_companion:
+        companion = <char *> (copies + rows * n)
+        copy_to_rows(
+            places[COMPANION], companion_step, plan.stride[COMPANION], <floating *> companion, rows,
+            n,
+        )
+        companion_step = row_bytes
+    compute_rows(
+        operation, copies, row_bytes, copies, row_bytes, n, rows, operands, companion,
+        companion_step, plan.stride[COMPANION], chunks, 1,
+    )
+    if operation.numbers != NOTHING:
         for i in range(n):
             for r in range(rows):
-                at[floating](y, r * y_step + i * all.y_number_step, 0)[0] = copies[r * n + i]
+                at[floating](places[RESULT], r * y_step + i * y_stride, 0)[0] = copies[r * n + i]
 
 
 cdef void over_range(
-    const Operation *operation, const Rows *all, const Span *span, npy_intp first, npy_intp last,
-    char *scratch, npy_intp copy_bytes, int threads, floating type_tag
+    const Operation *operation, const Plan *plan, const LossTerms *loss, const Span *span,
+    npy_intp first, npy_intp last, char *scratch, npy_intp copy_bytes, int threads,
+    floating type_tag
 ) noexcept nogil:
     """Rows first to last of a span. `scratch` has room for copies, and behind them for chunks."""
     cdef Chunk *chunks = <Chunk *> (scratch + copy_bytes)
-    cdef int result = operation.operands - 1
-    cdef npy_intp size = sizeof(floating)
-    cdef npy_intp y_step = all.steps[result] if operation.has_row_result else 0
-    cdef npy_intp limit = rows_at_a_time(span.path, all.n, size)
-    cdef char *operands[MAX_OPERANDS]
-    cdef char *x
-    cdef char *y = NULL
+    cdef npy_intp limit = rows_at_a_time(span.path, plan.n, sizeof(floating))
     cdef npy_intp row = first, rows, group, place
-    cdef int k
+    cdef RowOperands operands
+    cdef char *places[ROLES]
     while row < last:
+        rows = min(limit, last - row)
+        if span.path == COPIED_COLUMNS:    # which may be of several groups
+            over_copied_columns[floating](operation, plan, loss, span, row, rows, 0)
+            row += rows
+            continue
         group = row // span.rows
-        place = span.first + row % span.rows
-        rows = last - row
-        if span.path != DIRECT_ROWS:
-            rows = min(limit, rows)
-        if span.path != COPIED_COLUMNS:    # which may be of several groups
-            rows = min(rows, span.first + span.rows - place)
-        x = all.args[0] + group * all.x_group_step + place * all.steps[0]
-        if operation.has_row_result:
-            y = all.args[result] + group * all.y_group_step + place * y_step
-        for k in range(1, operation.operands):
-            operands[k - 1] = all.args[k] + (group * all.in_group + place) * all.steps[k]
-        if operation.beside:
-            k = operation.beside
-            operands[k - 1] = all.args[k] + group * all.beside_group_step + place * all.steps[k]
+        place = row - group * span.rows
+        if span.path == DIRECT_ROWS or span.path == PICKED:
+            rows = last - row
+        rows = min(rows, span.rows - place)
+        locate(plan, group, span.first + place, places)
+        operands = row_operands(plan, places, loss)
         if span.path == DIRECT_ROWS:
             compute_rows(
-                operation, <floating *> x, all.steps[0], <floating *> y, y_step, all.n, rows,
-                operands, all.steps + 1, all.beside_number_step, chunks, threads,
+                operation, <floating *> places[LOGITS], plan.strides[0][LOGITS],
+                <floating *> places[RESULT], plan.strides[0][RESULT], plan.n, rows, &operands,
+                places[COMPANION], plan.strides[0][COMPANION], plan.stride[COMPANION], chunks,
+                threads,
             )
         elif span.path == DIRECT_COLUMNS:
             over_columns[floating](
-                operation, all, span, row, x, y, rows, operands, <floating *> scratch, 0
+                operation, plan, &operands, places, rows, <floating *> scratch, 0
             )
-        elif span.path == COPIED_COLUMNS:
-            over_copied_columns[floating](operation, all, span, row, rows, operands, 0)
-        else:
+        elif span.path == COPIED_ROWS:
             over_copied_rows[floating](
-                operation, all, x, y, rows, operands, <floating *> scratch, chunks
+                operation, plan, &operands, places, rows, <floating *> scratch, chunks
+            )
+        else:
+            pick_targets[floating](
+                places[LOGITS], plan.strides[0][LOGITS], plan.stride[LOGITS], plan.n, rows,
+                &operands, 0,
             )
         row += rows
 
 
-cdef inline bint are_ordinary(
-    const char *temperatures, npy_intp step, npy_intp rows
-) noexcept nogil:
+# Which way.
+
+cdef inline bint are_ordinary(const Plan *plan, bint *has_limits) noexcept nogil:
     """Extreme temperatures, 0 and infinity among them, are left to the functions for one row."""
-    cdef npy_intp r
-    for r in range(rows if step else 1):
-        if not is_ordinary((<double *> (temperatures + r * step))[0]):
+    cdef npy_intp step = plan.strides[0][TEMPERATURE], group, r
+    cdef bint are_all = True
+    cdef double number = (<double *> plan.data[TEMPERATURE])[0]
+    cdef char *places[ROLES]
+    if plan.is_number[TEMPERATURE]:
+        has_limits[0] = is_limit(number)
+        return is_ordinary(number)
+    for group in range(plan.groups):
+        locate(plan, group, 0, places)
+        for r in range(plan.shape[0]):
+            number = (<double *> (places[TEMPERATURE] + r * step))[0]
+            are_all = are_all and is_ordinary(number)
+            has_limits[0] = has_limits[0] or is_limit(number)
+    return are_all
+
+
+cdef inline bint has_numbers(
+    const Operation *operation, const Plan *plan, int role
+) noexcept nogil:
+    """Whether its rows are of the type that is computed in."""
+    return plan.data[role] != NULL and not (role == COMPANION and operation.is_masked)
+
+
+cdef inline bint are_side_by_side(
+    const Operation *operation, const Plan *plan, npy_intp size
+) noexcept nogil:
+    cdef int role
+    for role in range(RESULT + 1):
+        if has_numbers(operation, plan, role) and (
+            plan.strides[0][role] != size or plan.stride[role] % size
+        ):
             return False
     return True
 
 
-cdef inline bint are_side_by_side(
-    const Operation *operation, const Rows *all, npy_intp size
-) noexcept nogil:
-    if all.steps[0] != size or all.x_number_step % size or all.x_group_step % size:
-        return False
-    if operation.beside and not operation.is_masked and (
-        all.steps[operation.beside] != size or all.beside_number_step % size
-    ):
-        return False
-    return not operation.has_row_result or not (
-        all.steps[operation.operands - 1] != size or all.y_number_step % size
-        or all.y_group_step % size
-    )
-
-
 cdef inline bint are_contiguous_rows(
-    const Operation *operation, const Rows *all, npy_intp size
+    const Operation *operation, const Plan *plan, npy_intp size
 ) noexcept nogil:
-    return all.n <= 1 or (
-        all.x_number_step == size
-        and (not operation.has_row_result or all.y_number_step == size)
-        and (not operation.beside or operation.is_masked or all.beside_number_step == size)
-    )
+    cdef int role
+    for role in range(RESULT + 1):
+        if has_numbers(operation, plan, role) and plan.stride[role] != size and plan.n > 1:
+            return False
+    return True
 
 
 cdef inline Path path_for(
-    const Operation *operation, const Rows *all, npy_intp size
+    const Operation *operation, const Plan *plan, npy_intp size, bint *has_limits
 ) noexcept nogil:
-    cdef npy_intp n = all.n, lanes = LANE_BYTES // size
-    cdef bint in_batches = operation.batch != NULL and n > 0 and all.in_group > 0
-    cdef bint are_contiguous = are_contiguous_rows(operation, all, size)
-    cdef bint is_single = all.groups * all.in_group == 1
-    if in_batches and operation.temperature:
-        in_batches = are_ordinary(
-            all.args[operation.temperature], all.steps[operation.temperature],
-            all.groups * all.in_group,
-        )
-    if in_batches and are_side_by_side(operation, all, size) and all.in_group >= lanes:
-        if n > FEW or all.in_group % lanes == 0 or all.in_group >= 3 * lanes:
+    cdef npy_intp n = plan.n, lanes = LANE_BYTES // size, in_group = plan.shape[0]
+    cdef bint in_batches, is_single = plan.groups * in_group == 1
+    if operation.function == NLL_LOSS:
+        return PICKED
+    in_batches = are_ordinary(plan, has_limits)
+    if in_batches and in_group >= lanes and are_side_by_side(operation, plan, size):
+        if n > FEW or in_group % lanes == 0 or in_group >= 3 * lanes:
             return DIRECT_COLUMNS
-    if in_batches and n <= FEW and not (are_contiguous and is_single):
+    if in_batches and n <= FEW and not is_single:
         return COPIED_COLUMNS
-    return DIRECT_ROWS if are_contiguous else COPIED_ROWS
+    return DIRECT_ROWS if are_contiguous_rows(operation, plan, size) else COPIED_ROWS
 
 
-cdef void over_span(
-    const Operation *operation, const Rows *all, const Span *span, floating type_tag
-) noexcept nogil:
-    """In shares, between which signals are handled."""
-    cdef npy_intp size = sizeof(floating), rows = all.groups * span.rows, first = 0, last
-    cdef npy_intp unit = LANE_BYTES // size if span.path == DIRECT_COLUMNS else 1
-    cdef npy_intp rows_per_share = max(1, NUMBERS_PER_SHARE // max(1, all.n) // unit) * unit
-    while first < rows:
-        last = min(rows, first + rows_per_share)
-        share_rows[floating](operation, all, span, first, last, unit, 0)
-        if must_stop((last - first) * all.n):
-            return
-        first = last
-
+# Threads, and a whole call.
 
 cdef struct SharedRows:
     const Operation *operation
-    const Rows *all
-    const Span *span
+    const Plan *plan
+    const LossTerms *loss
+    Span span
     npy_intp first
     npy_intp last
     npy_intp unit
@@ -825,6 +961,7 @@ cdef struct SharedRows:
     npy_intp copy_bytes
     npy_intp bytes    # of scratch, for each thread
     int threads_inside
+    bint has_limits
 
 
 cdef void over_units(
@@ -832,102 +969,84 @@ cdef void over_units(
 ) noexcept nogil:
     cdef SharedRows *shared = <SharedRows *> work
     over_range[floating](
-        shared.operation, shared.all, shared.span, shared.first + first * shared.unit,
+        shared.operation, shared.plan, shared.loss, &shared.span,
+        shared.first + first * shared.unit,
         min(shared.last, shared.first + last * shared.unit),
         shared.scratch + participant * shared.bytes, shared.copy_bytes, shared.threads_inside, 0,
     )
 
 
-cdef void share_rows(
-    const Operation *operation, const Rows *all, const Span *span, npy_intp first, npy_intp last,
-    npy_intp unit, floating type_tag
-) noexcept nogil:
+cdef void share_rows(SharedRows *shared, floating type_tag) noexcept nogil:
     """Among threads, in whole units, so that the results don't depend on the threads."""
-    cdef npy_intp size = sizeof(floating), rows = last - first
-    cdef npy_intp units = (rows + unit - 1) // unit
-    cdef int worth = threads_for(rows * all.n)
+    cdef const Operation *operation = shared.operation
+    cdef Path path = shared.span.path
+    cdef npy_intp size = sizeof(floating), n = shared.plan.n, rows = shared.last - shared.first
+    cdef npy_intp units = (rows + shared.unit - 1) // shared.unit
+    cdef npy_intp numbers = rows if path == PICKED else rows * n
+    cdef int worth = threads_for(numbers)
     cdef int threads = <int> max(1, min(worth, units))
-    cdef npy_intp copy_bytes = 0, bytes = 0
-    cdef npy_intp chunks = chunks_of[floating](all.n, 0)
-    cdef SharedRows shared
+    cdef npy_intp chunks = chunks_of[floating](n, 0)
     shared.threads_inside = 1
-    if span.path == DIRECT_ROWS and rows < 8 * worth and rows % worth and chunks >= 4 * worth:
+    if path == DIRECT_ROWS and rows < 8 * worth and rows % worth and chunks >= 4 * worth:
         shared.threads_inside = worth
         threads = 1
-    if span.path == DIRECT_COLUMNS and operation.is_masked:
-        bytes = copy_bytes = all.n * size * min(MAX_BATCH, span.rows)
-    if span.path == COPIED_ROWS:
-        copy_bytes = 2 if operation.beside and not operation.is_masked else 1
-        copy_bytes = (copy_bytes * copied_rows(all.n, size) * all.n * size + 63) // 64 * 64
-    if span.path == DIRECT_ROWS or span.path == COPIED_ROWS:
-        bytes = copy_bytes
-        if needs_chunks[floating](operation, all.n, 0):
-            bytes += chunks * sizeof(Chunk)
+    shared.copy_bytes = 0
+    if path == DIRECT_COLUMNS and operation.is_masked:
+        shared.copy_bytes = n * size * min(MAX_BATCH, shared.span.rows)
+    if path == COPIED_ROWS:
+        shared.copy_bytes = 2 if operation.has_companion else 1
+        shared.copy_bytes = (shared.copy_bytes * copied_rows(n, size) * n * size + 63) // 64 * 64
+    shared.bytes = shared.copy_bytes
+    if (path == DIRECT_ROWS or path == COPIED_ROWS) and (
+        needs_chunks[floating](operation, n, 0) or shared.has_limits
+    ):
+        shared.bytes += chunks * sizeof(Chunk)
     shared.scratch = NULL
-    if bytes:
-        shared.scratch = <char *> scratch_memory(threads * bytes)
+    if shared.bytes:
+        shared.scratch = <char *> scratch_memory(threads * shared.bytes)
         if shared.scratch == NULL:
             return
-    shared.operation = operation
-    shared.all = all
-    shared.span = span
-    shared.first = first
-    shared.last = last
-    shared.unit = unit
-    shared.copy_bytes = copy_bytes
-    shared.bytes = bytes
     share(
-        <Work> over_units[floating], &shared, units,
-        max(1, rows_at_a_time(span.path, all.n, size) // unit), rows * all.n, threads,
+        <Work> over_units[floating], shared, units,
+        max(1, rows_at_a_time(path, n, size) // shared.unit), numbers, threads,
     )
     PyMem_RawFree(shared.scratch)
 
 
+cdef void over_span(SharedRows *shared, floating type_tag) noexcept nogil:
+    """In shares, between which signals are handled."""
+    cdef npy_intp n = shared.plan.n, rows = shared.plan.groups * shared.span.rows, rows_per_share
+    shared.unit = 1
+    if shared.span.path == DIRECT_COLUMNS:
+        shared.unit = LANE_BYTES // <npy_intp> sizeof(floating)
+    rows_per_share = max(1, NUMBERS_PER_SHARE // n // shared.unit) * shared.unit
+    shared.first = 0
+    while shared.first < rows:
+        shared.last = min(rows, shared.first + rows_per_share)
+        share_rows[floating](shared, 0)
+        if must_stop((shared.last - shared.first) * n):
+            return
+        shared.first = shared.last
+
+
 cdef void over_rows(
-    const Operation *operation, const Rows *all, floating type_tag
+    const Operation *operation, const Plan *plan, const LossTerms *loss, floating type_tag
 ) noexcept nogil:
-    cdef npy_intp size = sizeof(floating), lanes = LANE_BYTES // <npy_intp> sizeof(floating)
-    cdef Span span
-    span.path = path_for(operation, all, size)
-    span.first = 0
-    span.rows = all.in_group
-    if span.path == DIRECT_COLUMNS:
-        span.rows = all.in_group // lanes * lanes
-    if all.groups * span.rows > 0:
-        over_span[floating](operation, all, &span, 0)
-    span.first = span.rows
-    span.rows = all.in_group - span.first
-    if span.rows > 0 and not is_stopped():
-        span.path = COPIED_COLUMNS if all.n <= FEW else COPIED_ROWS
-        over_span[floating](operation, all, &span, 0)
-
-
-cdef inline void gufunc_loop(
-    char **args, const npy_intp *dimensions, const npy_intp *steps, void *data, floating type_tag
-) noexcept nogil:
-    cdef Rows all
-    cdef uint64_t host
-    if is_stopped():    # by one of the call's other loops
-        return
-    host = enter_environment()
-    all.args = args
-    all.steps = steps
-    all.n = dimensions[1]
-    all.groups = 1
-    all.in_group = dimensions[0]
-    all.x_group_step = all.beside_group_step = all.y_group_step = 0
-    set_number_steps(<Operation *> data, &all)
-    over_rows[floating](<Operation *> data, &all, 0)
-    csoftmax_set_environment(host)
-
-
-cdef void float_loop(
-    char **args, const npy_intp *dimensions, const npy_intp *steps, void *data
-) noexcept nogil:
-    gufunc_loop[float](args, dimensions, steps, data, 0)
-
-
-cdef void double_loop(
-    char **args, const npy_intp *dimensions, const npy_intp *steps, void *data
-) noexcept nogil:
-    gufunc_loop[double](args, dimensions, steps, data, 0)
+    """A whole call, which has rows and classes."""
+    cdef npy_intp lanes = LANE_BYTES // <npy_intp> sizeof(floating), in_group = plan.shape[0]
+    cdef SharedRows shared
+    shared.operation = operation
+    shared.plan = plan
+    shared.loss = loss
+    shared.has_limits = False
+    shared.span.path = path_for(operation, plan, sizeof(floating), &shared.has_limits)
+    shared.span.first = 0
+    shared.span.rows = in_group
+    if shared.span.path == DIRECT_COLUMNS:
+        shared.span.rows = in_group // lanes * lanes
+    over_span[floating](&shared, 0)
+    shared.span.first = shared.span.rows
+    shared.span.rows = in_group - shared.span.first
+    if shared.span.rows > 0 and not is_stopped():
+        shared.span.path = COPIED_COLUMNS if plan.n <= FEW else COPIED_ROWS
+        over_span[floating](&shared, 0)

@@ -1,36 +1,33 @@
-"""Losses whose coefficients are spread over the classes, and the entropy.
+"""Losses, and the entropy.
+
+Where the coefficients are spread over the classes,
 
     loss = sum_j c_j (-log p_j),    its gradient = (S p_j - c_j) / T,    S = sum_j c_j
 
 with c_j = class_weight_j (share target_j + offset): share = 1 - label_smoothing, offset =
 label_smoothing / C. Where the target is a class index, target_j is 1 for that class and 0 for the
-others, and a weight is added to the sums of the offsets.
-
-Operands are temperature, share, offset and scale; then target and ignore_index if it is a class
-index, else a row of targets; the class weights; the loss.
+others: its weight is added to the sums of the offsets, of which there are none without smoothing.
 """
 
-cdef enum:
-    TEMPERATURE, SHARE, OFFSET, SCALE
-    TARGET, IGNORE_INDEX, WEIGHTS_BESIDE_INDEX, LOSS_OF_INDEX
-    TARGETS = 4
-    WEIGHTS_BESIDE_TARGETS, LOSS_OF_TARGETS
-
-
-cdef inline double number_at(char **operands, int operand) noexcept nogil:
-    return (<double *> operands[operand])[0]
-
-
 cdef inline Coefficients coefficients_of(
-    char **operands, const char *targets, const char *class_weights, bint is_index
+    const LossTerms *loss, const char *targets, npy_intp offset_in_bytes, bint is_index
 ) noexcept nogil:
     """Without the class that an index names."""
     cdef Coefficients coefficients
-    coefficients.targets = class_weights if is_index else targets    # whatever is finite, times 0
-    coefficients.class_weights = class_weights
-    coefficients.share = 0.0 if is_index else number_at(operands, SHARE)
-    coefficients.offset = number_at(operands, OFFSET)
+    coefficients.class_weights = loss.class_weights + offset_in_bytes
+    coefficients.targets = targets + offset_in_bytes
+    coefficients.share = loss.share
+    coefficients.offset = loss.offset
+    if is_index:    # whatever is finite, times 0
+        coefficients.targets = coefficients.class_weights
+        coefficients.share = 0.0
     return coefficients
+
+
+cdef inline double class_weight_of(
+    const LossTerms *loss, int64_t target, floating type_tag
+) noexcept nogil:
+    return 1.0 if loss.class_weights == NULL else (<const floating *> loss.class_weights)[target]
 
 
 cdef inline Sum loss_of(const Distances *distances, Sum log_sum, double temperature) noexcept nogil:
@@ -71,7 +68,8 @@ cdef inline double grad_of_class(
         difference = times(times(inverse, exactly(exponential)), weights)
         difference = plus(difference, exactly(-coefficient))
     difference.hi += difference.lo
-    return difference.hi * scale if difference.hi != 0 else 0
+    # Adding 0 makes one zero of -0. A mean over nothing has no gradient: its scale is NaN.
+    return difference.hi * scale + 0.0 if difference.hi != 0 or scale != scale else 0
 
 
 cdef inline void set_scale_of_grad(const Row *row, double scale, Outcome *outcome) noexcept nogil:
@@ -110,124 +108,41 @@ cdef inline void subtract_coefficients(
             y[i] = <floating> (y[i] * weighed.scale) if y[i] != 0 else 0
 
 
-cdef inline void distribution_outcome(
-    const Row *row, char **operands, floating *loss, Outcome *outcome
-) noexcept nogil:
-    cdef Sum log_sum = log_sum_of_row[floating](row, 0)
-    cdef double temperature = number_at(operands, TEMPERATURE)
-    cdef Sum exact_loss = loss_of(&outcome.weighed.distances, log_sum, temperature)
-    loss[0] = <floating> (exact_loss.hi + exact_loss.lo)
-    set_scale_of_grad(row, number_at(operands, SCALE) / temperature, outcome)
-
-
 cdef void targets_outcome(
-    const Row *row, bint is_defined, char **operands, Outcome *outcome, floating type_tag
+    const Row *row, bint is_defined, const RowOperands *operands, npy_intp r, Outcome *outcome,
+    floating type_tag
 ) noexcept nogil:
-    cdef floating *loss = <floating *> operands[LOSS_OF_TARGETS]
-    loss[0] = NAN
+    cdef Sum loss = exactly(NAN)
     if is_defined:
-        distribution_outcome(row, operands, loss, outcome)
+        loss = loss_of(
+            &outcome.weighed.distances, log_sum_of_row[floating](row, 0), outcome.temperature
+        )
+        set_scale_of_grad(row, operands.loss.scale / temperature_of(operands, r), outcome)
+    set_result[floating](operands, r, loss.hi + loss.lo, 0)
 
 
 cdef void index_outcome(
-    const Row *row, bint is_defined, char **operands, Outcome *outcome, floating type_tag
+    const Row *row, bint is_defined, const RowOperands *operands, npy_intp r, Outcome *outcome,
+    floating type_tag
 ) noexcept nogil:
-    cdef int64_t target = (<int64_t *> operands[TARGET])[0]
-    cdef floating *loss = <floating *> operands[LOSS_OF_INDEX]
-    cdef double share = number_at(operands, SHARE), class_weight, exponential_of_target
-    loss[0] = NAN
+    cdef double class_weight, exponential_of_target
     outcome.target_result = NAN
+    if is_defined:
+        class_weight = class_weight_of[floating](operands.loss, outcome.target, 0)
+        add_class(
+            &outcome.weighed.distances,
+            times(exactly(operands.loss.share), exactly(class_weight)), row.maximum,
+            outcome.target_logit,
+        )
+    targets_outcome[floating](row, is_defined, operands, r, outcome, 0)
     if not is_defined:
         return
-    class_weight = (<const floating *> operands[WEIGHTS_BESIDE_INDEX])[target]
-    add_class(
-        &outcome.weighed.distances,
-        times(exactly(share), exactly(class_weight)), row.maximum, outcome.target_logit,
-    )
-    distribution_outcome(row, operands, loss, outcome)
     exponential_of_target = exponential(
         <floating> outcome.target_logit, &row.reduction, row.reduction.kind
     )
     outcome.target_result = grad_of_class(
         row, outcome.target_logit, exponential_of_target, outcome.weighed.distances.weights,
-        (share + number_at(operands, OFFSET)) * class_weight, outcome.weighed.scale,
-    )
-
-
-# Temperatures 0 and infinity.
-
-cdef inline Sum coefficient_at(
-    const Coefficients *coefficients, Py_ssize_t i, int64_t target, double share_of_target,
-    floating type_tag
-) noexcept nogil:
-    cdef double class_weight = (<const floating *> coefficients.class_weights)[i]
-    cdef Sum c = coefficient[floating](
-        (<const floating *> coefficients.targets)[i], class_weight, coefficients.share,
-        coefficients.offset, 0,
-    )
-    if i == target:
-        c = plus(c, times(exactly(share_of_target), exactly(class_weight)))
-    return c
-
-
-cdef inline void distribution_limit(
-    const floating *x, floating *y, Py_ssize_t n, char **operands,
-    const Coefficients *coefficients, int64_t target, floating *loss
-) noexcept nogil:
-    """At T = inf the gradient is 0; at T = 0 a loss or gradient that isn't 0 is infinite."""
-    cdef double temperature = number_at(operands, TEMPERATURE), share = number_at(operands, SHARE)
-    cdef double not_chosen = 0, difference
-    cdef Sum weights = exactly(0), chosen = exactly(0), c
-    cdef Choice choice
-    cdef Py_ssize_t i
-    if not find_choice(x, n, temperature, &choice):
-        loss[0] = NAN
-        if y != NULL:
-            fill(y, n, NAN)
-        return
-    for i in range(n):
-        c = coefficient_at[floating](coefficients, i, target, share, 0)
-        weights = plus(weights, c)
-        if is_chosen(x[i], i, &choice):
-            chosen = plus(chosen, c)
-        elif c.hi != 0:
-            not_chosen += c.hi * INFINITY
-    chosen = times(chosen, log_1p(exactly(<double> (choice.count - 1))))
-    loss[0] = <floating> (not_chosen + (chosen.hi + chosen.lo))
-    if y == NULL:
-        return
-    for i in range(n):
-        c = coefficient_at[floating](coefficients, i, target, share, 0)
-        difference = weights.hi / <double> choice.count if is_chosen(x[i], i, &choice) else 0.0
-        difference -= c.hi
-        if difference != difference:
-            y[i] = NAN
-        elif temperature == INFINITY or difference == 0:
-            y[i] = 0
-        else:
-            y[i] = <floating> (difference * number_at(operands, SCALE) * INFINITY)
-
-
-cdef void targets_limit(
-    const floating *x, floating *y, Py_ssize_t n, char **operands
-) noexcept nogil:
-    cdef Coefficients coefficients = coefficients_of(
-        operands, operands[TARGETS], operands[WEIGHTS_BESIDE_TARGETS], False
-    )
-    distribution_limit(
-        x, y, n, operands, &coefficients, -1, <floating *> operands[LOSS_OF_TARGETS]
-    )
-
-
-cdef void index_limit(
-    const floating *x, floating *y, Py_ssize_t n, char **operands
-) noexcept nogil:
-    cdef Coefficients coefficients = coefficients_of(
-        operands, NULL, operands[WEIGHTS_BESIDE_INDEX], True
-    )
-    distribution_limit(
-        x, y, n, operands, &coefficients, (<int64_t *> operands[TARGET])[0],
-        <floating *> operands[LOSS_OF_INDEX],
+        (operands.loss.share + operands.loss.offset) * class_weight, outcome.weighed.scale,
     )
 
 
@@ -279,20 +194,20 @@ cdef inline void weigh_columns(
 
 
 cdef inline void add_classes(
-    const floating *target_logits, Py_ssize_t n, char **operands, const npy_intp *steps,
-    const Batch *batch, ColumnDistances *distances
+    const floating *target_logits, Py_ssize_t n, const RowOperands *operands, const Batch *batch,
+    ColumnDistances *distances
 ) noexcept nogil:
-    cdef const floating *class_weights = <const floating *> operands[WEIGHTS_BESIDE_INDEX]
     cdef Distances of_row
     cdef Py_ssize_t r
     cdef int64_t target
+    cdef double class_weight
     for r in range(batch.rows):
-        target = (<int64_t *> (operands[TARGET] + r * steps[TARGET]))[0]
-        if 0 <= target < n:
+        target = counted_target(operands, r, n)
+        if target >= 0:
             of_row = distances_at(distances, r)
+            class_weight = class_weight_of[floating](operands.loss, target, 0)
             add_class(
-                &of_row,
-                times(exactly(number_at(operands, SHARE)), exactly(class_weights[target])),
+                &of_row, times(exactly(operands.loss.share), exactly(class_weight)),
                 batch.maximum[r], target_logits[r],
             )
             distances.weights_hi[r] = of_row.weights.hi
@@ -302,7 +217,7 @@ cdef inline void add_classes(
 
 
 cdef inline void distribution_outcomes(
-    const Batch *batch, const ColumnDistances *distances, char **operands, const npy_intp *steps,
+    const Batch *batch, const ColumnDistances *distances, const RowOperands *operands,
     double *losses, double *scales, double *factor_hi, double *factor_lo, floating type_tag
 ) noexcept nogil:
     cdef double temperature
@@ -311,15 +226,13 @@ cdef inline void distribution_outcomes(
     cdef Sum log_sum, loss, factor
     cdef Row row
     for r in range(batch.padded):
-        temperature = (<double *> (
-            operands[TEMPERATURE] + min(r, batch.rows - 1) * steps[TEMPERATURE]
-        ))[0]
+        temperature = temperature_of(operands, min(r, batch.rows - 1))
         row = row_of(batch, r)
         of_row = distances_at(distances, r)
         log_sum = log_sum_of_row[floating](&row, 0)
         loss = loss_of(&of_row, log_sum, temperature)
         losses[r] = loss.hi + loss.lo if is_finite(row.maximum) else NAN
-        scales[r] = number_at(operands, SCALE) / temperature
+        scales[r] = operands.loss.scale / temperature
         factor = times(reciprocal(sum_of_row(&row)), of_row.weights)
         factor = times(factor, exactly(scales[r]))
         factor_hi[r] = factor.hi if is_finite(row.maximum) else NAN
@@ -353,42 +266,47 @@ cdef inline void subtract_from_columns(
 
 
 cdef inline void finish_classes(
-    floating *y, Py_ssize_t y_step, Py_ssize_t n, char **operands, const npy_intp *steps,
+    floating *y, Py_ssize_t y_step, Py_ssize_t n, const RowOperands *operands,
     const floating *target_logits, const floating *target_exponentials, const Batch *batch,
     const ColumnDistances *distances, const double *scales, double *losses, bint keep
 ) noexcept nogil:
     """What is ignored or no class, and the gradients of the classes."""
-    cdef const floating *class_weights = <const floating *> operands[WEIGHTS_BESIDE_INDEX]
-    cdef double share_of_target = number_at(operands, SHARE) + number_at(operands, OFFSET)
+    cdef double share_of_target = operands.loss.share + operands.loss.offset
     cdef Distances of_row
     cdef Py_ssize_t r, i
     cdef int64_t target
-    cdef double of_rest
     cdef Row row
     for r in range(batch.rows):
-        target = (<int64_t *> (operands[TARGET] + r * steps[TARGET]))[0]
-        if target == (<int64_t *> (operands[IGNORE_INDEX] + r * steps[IGNORE_INDEX]))[0]:
+        target = counted_target(operands, r, n)
+        if target < 0:
             losses[r] = 0
-        elif not 0 <= target < n:
-            losses[r] = NAN
-        else:
-            if keep and losses[r] == losses[r]:
-                row = row_of(batch, r)
-                of_row = distances_at(distances, r)
-                y[target * y_step + r] = <floating> grad_of_class(
-                    &row, target_logits[r], target_exponentials[r], of_row.weights,
-                    share_of_target * class_weights[target], scales[r],
-                )
-            continue
-        if keep:
-            of_rest = losses[r]
-            for i in range(n):
-                y[i * y_step + r] = <floating> of_rest
+            if keep:
+                for i in range(n):
+                    y[i * y_step + r] = 0
+        elif keep and losses[r] == losses[r]:
+            row = row_of(batch, r)
+            of_row = distances_at(distances, r)
+            y[target * y_step + r] = <floating> grad_of_class(
+                &row, target_logits[r], target_exponentials[r], of_row.weights,
+                share_of_target * class_weight_of[floating](operands.loss, target, 0),
+                scales[r],
+            )
+
+
+cdef inline void gather_targets(
+    const floating *x, Py_ssize_t x_step, Py_ssize_t n, const RowOperands *operands,
+    Py_ssize_t rows, floating *of_targets
+) noexcept nogil:
+    cdef Py_ssize_t r
+    cdef int64_t target
+    for r in range(rows):
+        target = counted_target(operands, r, n)
+        of_targets[r] = x[target * x_step + r] if target >= 0 else 0
 
 
 cdef inline void distribution_batch(
     const floating *x, Py_ssize_t x_step, floating *y, Py_ssize_t y_step, Py_ssize_t n,
-    Py_ssize_t rows, char **operands, const npy_intp *steps, const floating *targets,
+    Py_ssize_t rows, const RowOperands *operands, const floating *targets,
     Py_ssize_t target_step, bint is_index, bint keep
 ) noexcept nogil:
     cdef ColumnDistances distances
@@ -399,37 +317,29 @@ cdef inline void distribution_batch(
     cdef floating target_logits[MAX_BATCH]
     cdef floating target_exponentials[MAX_BATCH]
     cdef floating zeros[MAX_BATCH]
-    cdef int loss = LOSS_OF_INDEX if is_index else LOSS_OF_TARGETS
-    cdef Coefficients coefficients = coefficients_of(
-        operands, NULL, operands[WEIGHTS_BESIDE_INDEX if is_index else WEIGHTS_BESIDE_TARGETS],
-        is_index,
-    )
+    cdef Coefficients coefficients = coefficients_of(operands.loss, NULL, 0, is_index)
     cdef Batch batch
     cdef Py_ssize_t r
     if is_index:    # targets of which none counts
         memset(zeros, 0, sizeof(zeros))
         targets = zeros
         target_step = 0
-        gather_targets(x, x_step, n, operands + TARGET, steps + TARGET, rows, target_logits)
+        gather_targets(x, x_step, n, operands, rows, target_logits)
     start_batch[floating](&batch, rows, 0)
     set_maxima_of_columns(x, x_step, n, &batch)
     weigh_columns(x, x_step, n, &batch, targets, target_step, &coefficients, &distances)
     if is_index:
-        add_classes(target_logits, n, operands, steps, &batch, &distances)
+        add_classes(target_logits, n, operands, &batch, &distances)
     if keep:
-        exponentials_and_sums_below_maxima(
-            x, x_step, y, y_step, n, operands[TEMPERATURE], steps[TEMPERATURE], &batch
-        )
+        exponentials_and_sums_below_maxima(x, x_step, y, y_step, n, operands, &batch)
     else:
-        sums_below_maxima(x, x_step, n, operands[TEMPERATURE], steps[TEMPERATURE], &batch)
+        sums_below_maxima(x, x_step, n, operands, &batch)
     distribution_outcomes[floating](
-        &batch, &distances, operands, steps, losses, scales, factor_hi, factor_lo, 0
+        &batch, &distances, operands, losses, scales, factor_hi, factor_lo, 0
     )
     if keep:
         if is_index:
-            gather_targets(
-                y, y_step, n, operands + TARGET, steps + TARGET, rows, target_exponentials
-            )
+            gather_targets(y, y_step, n, operands, rows, target_exponentials)
         scale_columns(y, y_step, n, batch.padded, factor_hi, factor_lo)
         subtract_from_columns(
             y, y_step, n, &batch, targets, target_step, &coefficients, scales
@@ -437,52 +347,236 @@ cdef inline void distribution_batch(
         make_nans_alike(y, y_step, n, rows, losses)
     if is_index:
         finish_classes(
-            y, y_step, n, operands, steps, target_logits, target_exponentials, &batch, &distances,
+            y, y_step, n, operands, target_logits, target_exponentials, &batch, &distances,
             scales, losses, keep,
         )
     for r in range(rows):
-        (<floating *> (operands[loss] + r * steps[loss]))[0] = <floating> with_one_nan(losses[r])
+        set_result[floating](operands, r, losses[r], 0)
 
+
+# Functions of their own, so that none is inlined where it is called.
 
 cdef void targets_loss_batch(
     const floating *x, Py_ssize_t x_step, floating *y, Py_ssize_t y_step, Py_ssize_t n,
-    Py_ssize_t rows, char **operands, const npy_intp *steps, const floating *targets,
-    Py_ssize_t target_step
+    Py_ssize_t rows, const RowOperands *operands, const floating *targets, Py_ssize_t target_step
 ) noexcept nogil:
     distribution_batch(
-        x, x_step, y, y_step, n, rows, operands, steps, targets, target_step, False, False
+        x, x_step, y, y_step, n, rows, operands, targets, target_step, False, False
     )
 
 
 cdef void targets_grad_batch(
     const floating *x, Py_ssize_t x_step, floating *y, Py_ssize_t y_step, Py_ssize_t n,
-    Py_ssize_t rows, char **operands, const npy_intp *steps, const floating *targets,
-    Py_ssize_t target_step
+    Py_ssize_t rows, const RowOperands *operands, const floating *targets, Py_ssize_t target_step
 ) noexcept nogil:
     distribution_batch(
-        x, x_step, y, y_step, n, rows, operands, steps, targets, target_step, False, True
+        x, x_step, y, y_step, n, rows, operands, targets, target_step, False, True
     )
 
 
 cdef void index_loss_batch(
     const floating *x, Py_ssize_t x_step, floating *y, Py_ssize_t y_step, Py_ssize_t n,
-    Py_ssize_t rows, char **operands, const npy_intp *steps
+    Py_ssize_t rows, const RowOperands *operands
 ) noexcept nogil:
     distribution_batch(
-        x, x_step, y, y_step, n, rows, operands, steps, <const floating *> NULL, 0, True, False
+        x, x_step, y, y_step, n, rows, operands, <const floating *> NULL, 0, True, False
     )
 
 
 cdef void index_grad_batch(
     const floating *x, Py_ssize_t x_step, floating *y, Py_ssize_t y_step, Py_ssize_t n,
-    Py_ssize_t rows, char **operands, const npy_intp *steps
+    Py_ssize_t rows, const RowOperands *operands
 ) noexcept nogil:
     distribution_batch(
-        x, x_step, y, y_step, n, rows, operands, steps, <const floating *> NULL, 0, True, True
+        x, x_step, y, y_step, n, rows, operands, <const floating *> NULL, 0, True, True
     )
 
 
-# entropy = log_sum + sum_j p_j (maximum - x_j) / T; operands: temperature, the entropy
+# A class index without smoothing: only its own weight w counts.
+#
+#     loss = w ((maximum - x_target) / T + log_sum),    gradient = w (p - onehot) / T
+
+cdef inline double loss_of_class(
+    double maximum, double logit, double temperature, Sum log_sum, double class_weight,
+    floating type_tag
+) noexcept nogil:
+    """Of a row with a finite maximum. Free of branches."""
+    cdef Sum distance, quotient, loss
+    cdef double of_sums, plain
+    if floating is float:    # a double has digits to spare
+        plain = (maximum - logit) / temperature + (log_sum.hi + log_sum.lo)
+        return value_or_zero(class_weight * plain, class_weight != 0)
+    distance = two_sum(maximum * PER_DISTANCE_UNIT, -logit * PER_DISTANCE_UNIT)
+    quotient.hi = distance.hi / temperature
+    quotient.lo = exact_fma(-quotient.hi, temperature, distance.hi) + distance.lo
+    quotient.lo = quotient.lo / temperature * DISTANCE_UNIT
+    quotient.hi *= DISTANCE_UNIT
+    loss = times(plus(quotient, log_sum), exactly(class_weight))
+    of_sums = loss.hi + loss.lo
+    # What is infinite has no errors to add.
+    plain = class_weight * (quotient.hi + (log_sum.hi + log_sum.lo))
+    return value_or_zero(of_sums if fabs(of_sums) < INFINITY else plain, class_weight != 0)
+
+
+cdef inline Sum scale_of_class(double scale, double temperature) noexcept nogil:
+    """scale / T; at the limits of T without the NaN that their reciprocals' errors are."""
+    if scale == 0 or temperature == INFINITY and scale == scale:    # a mean over nothing is NaN
+        return exactly(0)
+    if temperature == 0:
+        return exactly(scale * INFINITY)
+    return times(exactly(scale), reciprocal(exactly(temperature)))
+
+
+cdef inline Sum share_of_others(
+    const Row *row, floating logit, floating exponential, Sum inverse
+) noexcept nogil:
+    """1 - p: the others' sum, if the class has the maximum; else the difference is as exact."""
+    cdef Sum share = times(inverse, row.others)
+    cdef double plain = 1.0 - exact_fma(exponential, inverse.hi, exponential * inverse.lo)
+    cdef bint is_maximum = row.maximum_count == 1 and logit == row.maximum
+    share.hi = share.hi if is_maximum else plain
+    share.lo = share.lo if is_maximum else 0
+    return share
+
+
+cdef inline double grad_of_class_from(Sum share, Sum scale) noexcept nogil:
+    """(p - 1) scale, 0 where p is 1, also if the scale is infinite: temperature 0."""
+    cdef Sum product = times(share, scale)
+    cdef double of_sums = product.hi + product.lo, plain = share.hi * scale.hi
+    cdef bint counts = (share.hi != 0) | (scale.hi != scale.hi)    # a mean over nothing is NaN
+    return 0 - value_or_zero(of_sums if fabs(of_sums) < INFINITY else plain, counts)
+
+
+cdef void class_outcome(
+    const Row *row, bint is_defined, const RowOperands *operands, npy_intp r, Outcome *outcome,
+    floating type_tag
+) noexcept nogil:
+    cdef double class_weight, loss = NAN
+    cdef floating logit = <floating> outcome.target_logit
+    cdef Sum inverse, scale, share
+    outcome.target_result = NAN
+    if is_defined:
+        class_weight = class_weight_of[floating](operands.loss, outcome.target, 0)
+        loss = loss_of_class[floating](
+            row.maximum, outcome.target_logit, outcome.temperature,
+            log_sum_of_row[floating](row, 0), class_weight, 0,
+        )
+        inverse = reciprocal(sum_of_row(row))
+        scale = scale_of_class(operands.loss.scale * class_weight, temperature_of(operands, r))
+        outcome.factor = times(inverse, scale)
+        share = share_of_others(
+            row, logit, exponential(logit, &row.reduction, row.reduction.kind), inverse
+        )
+        outcome.target_result = grad_of_class_from(share, scale)
+    set_result[floating](operands, r, loss, 0)
+
+
+cdef inline void class_batch(
+    const floating *x, Py_ssize_t x_step, floating *y, Py_ssize_t y_step, Py_ssize_t n,
+    Py_ssize_t rows, const RowOperands *operands, bint keep
+) noexcept nogil:
+    cdef double class_weights[MAX_BATCH]
+    cdef double temperatures[MAX_BATCH]
+    cdef double losses[MAX_BATCH]
+    cdef double factor_hi[MAX_BATCH]
+    cdef double factor_lo[MAX_BATCH]
+    cdef double of_targets[MAX_BATCH]
+    cdef floating target_logits[MAX_BATCH]
+    cdef floating target_exponentials[MAX_BATCH]
+    cdef Batch batch
+    cdef Sum inverse, scale, factor, share
+    cdef double loss
+    cdef Row row
+    cdef Py_ssize_t r, i
+    cdef int64_t targets[MAX_BATCH]
+    for r in range(whole_lanes[floating](rows, 0)):
+        temperatures[r] = temperature_of(operands, min(r, rows - 1))
+        class_weights[r] = 1.0
+        target_logits[r] = target_exponentials[r] = 0
+    for r in range(rows):
+        targets[r] = counted_target(operands, r, n)
+        if targets[r] >= 0:
+            target_logits[r] = x[targets[r] * x_step + r]
+            class_weights[r] = class_weight_of[floating](operands.loss, targets[r], 0)
+    start_batch[floating](&batch, rows, 0)
+    set_maxima_of_columns(x, x_step, n, &batch)
+    if keep:
+        exponentials_and_sums_below_maxima(x, x_step, y, y_step, n, operands, &batch)
+    else:
+        sums_below_maxima(x, x_step, n, operands, &batch)
+    for r in range(batch.padded):
+        row = row_of(&batch, r)
+        loss = loss_of_class[floating](
+            row.maximum, target_logits[r], temperatures[r], log_sum_of_row[floating](&row, 0),
+            class_weights[r], 0,
+        )
+        losses[r] = loss if is_finite(row.maximum) else NAN
+    if keep:
+        for r in range(rows):
+            if targets[r] >= 0:
+                target_exponentials[r] = y[targets[r] * y_step + r]
+        for r in range(batch.padded):
+            row = row_of(&batch, r)
+            inverse = reciprocal(sum_of_row(&row))
+            scale = times(
+                exactly(operands.loss.scale * class_weights[r]),
+                reciprocal(exactly(temperatures[r])),
+            )
+            factor = times(inverse, scale)
+            factor_hi[r] = factor.hi if is_finite(row.maximum) else NAN
+            factor_lo[r] = factor.lo
+            share = share_of_others(&row, target_logits[r], target_exponentials[r], inverse)
+            of_targets[r] = grad_of_class_from(share, scale)
+        scale_columns(y, y_step, n, batch.padded, factor_hi, factor_lo)
+        make_nans_alike(y, y_step, n, rows, losses)
+    for r in range(rows):
+        if targets[r] < 0:
+            losses[r] = 0
+            if keep:
+                for i in range(n):
+                    y[i * y_step + r] = 0
+        elif keep and losses[r] == losses[r]:
+            y[targets[r] * y_step + r] = <floating> of_targets[r]
+        set_result[floating](operands, r, losses[r], 0)
+
+
+cdef void class_loss_batch(
+    const floating *x, Py_ssize_t x_step, floating *y, Py_ssize_t y_step, Py_ssize_t n,
+    Py_ssize_t rows, const RowOperands *operands
+) noexcept nogil:
+    class_batch(x, x_step, y, y_step, n, rows, operands, False)
+
+
+cdef void class_grad_batch(
+    const floating *x, Py_ssize_t x_step, floating *y, Py_ssize_t y_step, Py_ssize_t n,
+    Py_ssize_t rows, const RowOperands *operands
+) noexcept nogil:
+    class_batch(x, x_step, y, y_step, n, rows, operands, True)
+
+
+# nll_loss: of log-probabilities, of which one is read.
+
+cdef void pick_targets(
+    const char *x, npy_intp x_stride, npy_intp class_stride, npy_intp n, npy_intp rows,
+    const RowOperands *operands, floating type_tag
+) noexcept nogil:
+    cdef const LossTerms *loss = operands.loss
+    cdef double picked, class_weight
+    cdef int64_t target
+    cdef npy_intp r
+    for r in range(rows):
+        target = counted_target(operands, r, n)
+        if target < 0:
+            set_result[floating](operands, r, 0, 0)
+            continue
+        picked = 0 - (<const floating *> (x + r * x_stride + target * class_stride))[0]
+        class_weight = class_weight_of[floating](loss, target, 0)
+        if class_weight == 0 and picked == INFINITY:    # what has the weight 0 doesn't count
+            picked = 0
+        set_result[floating](operands, r, picked * class_weight, 0)
+
+
+# entropy = log_sum + sum_j p_j (maximum - x_j) / T
 
 cdef inline Sum entropy_from(
     const Row *row, Sum weighted, double temperature, floating type_tag
@@ -494,24 +588,15 @@ cdef inline Sum entropy_from(
 
 
 cdef void entropy_outcome(
-    const Row *row, bint is_defined, char **operands, Outcome *outcome, floating type_tag
+    const Row *row, bint is_defined, const RowOperands *operands, npy_intp r,
+    const Outcome *outcome, floating type_tag
 ) noexcept nogil:
     cdef Sum entropy = exactly(NAN)
     if is_defined:
         entropy = entropy_from[floating](
-            row, outcome.weighed.distances.weighted, (<double *> operands[0])[0], 0
+            row, outcome.weighed.distances.weighted, outcome.temperature, 0
         )
-    (<floating *> operands[1])[0] = <floating> (entropy.hi + entropy.lo)
-
-
-cdef void entropy_limit(
-    const floating *x, floating *y, Py_ssize_t n, char **operands
-) noexcept nogil:
-    cdef Choice choice
-    cdef Sum log_count = exactly(NAN)
-    if find_choice(x, n, (<double *> operands[0])[0], &choice):
-        log_count = log_1p(exactly(<double> (choice.count - 1)))
-    (<floating *> operands[1])[0] = <floating> (log_count.hi + log_count.lo)
+    set_result[floating](operands, r, entropy.hi + entropy.lo, 0)
 
 
 cdef inline void weigh_columns_by_exponentials(
@@ -539,7 +624,7 @@ cdef inline void weigh_columns_by_exponentials(
 
 cdef void entropy_batch(
     const floating *x, Py_ssize_t x_step, floating *y, Py_ssize_t y_step, Py_ssize_t n,
-    Py_ssize_t rows, char **operands, const npy_intp *steps
+    Py_ssize_t rows, const RowOperands *operands
 ) noexcept nogil:
     cdef double hi[MAX_BATCH]
     cdef double lo[MAX_BATCH]
@@ -550,7 +635,7 @@ cdef void entropy_batch(
     cdef double temperature
     cdef Py_ssize_t r
     start_batch[floating](&batch, rows, 0)
-    sums_of_columns(x, x_step, n, operands[0], steps[0], &batch)
+    sums_of_columns(x, x_step, n, operands, &batch)
     if batch.kind == UNSHIFTED:
         weigh_columns_by_exponentials(x, x_step, n, &batch, hi, lo, UNSHIFTED)
     elif batch.kind == SHIFTED:
@@ -558,11 +643,11 @@ cdef void entropy_batch(
     else:
         weigh_columns_by_exponentials(x, x_step, n, &batch, hi, lo, TEMPERED)
     for r in range(batch.padded):
-        temperature = (<double *> (operands[0] + min(r, rows - 1) * steps[0]))[0]
+        temperature = temperature_of(operands, min(r, rows - 1))
         row = row_of(&batch, r)
         weighted.hi = hi[r]
         weighted.lo = lo[r]
         entropy = entropy_from[floating](&row, weighted, temperature, 0)
         entropies[r] = entropy.hi + entropy.lo if is_finite(row.maximum) else NAN
     for r in range(rows):
-        (<floating *> (operands[1] + r * steps[1]))[0] = <floating> with_one_nan(entropies[r])
+        set_result[floating](operands, r, entropies[r], 0)

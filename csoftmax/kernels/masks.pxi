@@ -1,8 +1,8 @@
 """Masks: bytes, 0 where a number is left out.
 
 Before rows are computed, -inf is put in the place of what is left out, in a copy. So no function
-knows of masks, and whatever stood there has no effect. Afterwards a row that is NaN, one without any
-number among them, gets its results in these places back.
+knows of masks, and whatever stood there has no effect. Afterwards a row that is NaN, one without
+any number among them, gets its results in these places back.
 """
 
 
@@ -58,7 +58,7 @@ cdef inline void restore_masked(
     """
     cdef double left_out = 0.0 if operation.numbers == SCALED_EXPONENTIALS else -INFINITY
     cdef npy_intp i
-    if n == 0 or y[0] == y[0]:
+    if y[0] == y[0]:
         return
     for i in range(n):
         if not mask[i * mask_step]:

@@ -1,4 +1,4 @@
-"""Vector-Jacobian products of softmax and log_softmax: operands are temperature, g, and the result.
+"""Vector-Jacobian products of softmax and log_softmax.
 
 x is y or log(y), the outcome of the forward function, and g the gradient with respect to it.
 """
@@ -161,8 +161,7 @@ cdef void products_of_row(
 
 cdef inline void products_of_columns(
     const floating *x, npy_intp x_step, floating *y, npy_intp y_step, npy_intp n, npy_intp rows,
-    const char *temperatures, npy_intp temperature_step, const floating *g, npy_intp g_step,
-    Numbers numbers
+    const RowOperands *operands, const floating *g, npy_intp g_step, Numbers numbers
 ) noexcept nogil:
     cdef npy_intp LANES = LANE_BYTES // <npy_intp> sizeof(floating)
     cdef npy_intp blocks = whole_lanes[floating](rows, 0) // LANES
@@ -179,9 +178,7 @@ cdef inline void products_of_columns(
     for r in range(blocks * LANES):
         sum_hi[r] = 0
         sum_lo[r] = 0
-        inverse = reciprocal(
-            exactly((<double *> (temperatures + min(r, rows - 1) * temperature_step))[0])
-        )
+        inverse = reciprocal(exactly(temperature_of(operands, min(r, rows - 1))))
         inverse_hi[r] = <floating> inverse.hi
         inverse_lo[r] = <floating> (
             inverse.hi - inverse_hi[r] if floating is float else inverse.lo
@@ -216,17 +213,17 @@ cdef inline void products_of_columns(
 
 cdef void softmax_vjp_batch(
     const floating *x, Py_ssize_t x_step, floating *y, Py_ssize_t y_step, Py_ssize_t n,
-    Py_ssize_t rows, char **operands, const npy_intp *steps, const floating *g, Py_ssize_t g_step
+    Py_ssize_t rows, const RowOperands *operands, const floating *g, Py_ssize_t g_step
 ) noexcept nogil:
     products_of_columns(
-        x, x_step, y, y_step, n, rows, operands[0], steps[0], g, g_step, SOFTMAX_PRODUCTS
+        x, x_step, y, y_step, n, rows, operands, g, g_step, SOFTMAX_PRODUCTS
     )
 
 
 cdef void log_softmax_vjp_batch(
     const floating *x, Py_ssize_t x_step, floating *y, Py_ssize_t y_step, Py_ssize_t n,
-    Py_ssize_t rows, char **operands, const npy_intp *steps, const floating *g, Py_ssize_t g_step
+    Py_ssize_t rows, const RowOperands *operands, const floating *g, Py_ssize_t g_step
 ) noexcept nogil:
     products_of_columns(
-        x, x_step, y, y_step, n, rows, operands[0], steps[0], g, g_step, LOG_SOFTMAX_PRODUCTS
+        x, x_step, y, y_step, n, rows, operands, g, g_step, LOG_SOFTMAX_PRODUCTS
     )

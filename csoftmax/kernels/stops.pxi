@@ -1,7 +1,7 @@
 """What stops a call before its end: memory that could not be had, or a signal.
 
-A gufunc's loop can't raise. It leaves a mark for its thread, the loops that follow within the call
-do nothing, and the Python layer asks (`raise_if_stopped`).
+A loop can't raise. It leaves a mark for its thread, the loops that follow within the call do
+nothing, and the function that Python called asks when they are over (`raise_if_stopped`).
 
 Python runs a signal's handler between two of its own instructions, so Ctrl-C would wait for the end
 of a call. That is why handlers are run here too, between two shares of the rows. Where one raises

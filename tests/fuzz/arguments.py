@@ -2,10 +2,12 @@
 
 import math
 import tempfile
+from fractions import Fraction
 
 import numpy as np
 from numpy.exceptions import AxisError
 
+from ..exact import LONG
 from .references import as_rows, without
 from .values import F64, INF, MAX, NAN, REFUSED_TYPES, TYPES, Draws, computed_type
 
@@ -34,7 +36,6 @@ class Arguments(Draws):
         self.buffers = []       # memory that must not change
         self.placed = []        # arrays, the memory that they are in, and where
         self.out = None
-        self.computed = None    # the type of the result
         self.has_indices = False    # as targets
         self.errors = ()
         self.keywords = {}
@@ -49,6 +50,8 @@ class Arguments(Draws):
         if self.chance(1 / 200):
             shape = self.pick(LARGE)
             return shape[::-1] if self.chance(0.3) else shape
+        if self.chance(0.1):    # rows along several axes, which memory may have in any order
+            return tuple(self.between(1, 4) for _ in range(self.between(4, 6)))
         axes = self.pick((0, 1, 1, 1, 2, 2, 2, 2, 3, 3, 4, 5))
         room = self.pick((8, 30, 100, 100, 300, 600))
         shape = []
@@ -191,25 +194,24 @@ class Arguments(Draws):
         if self.wrong == "temperature":
             self.refused(ValueError)
             self.keywords["temperature"] = self.pick(
-                [-1.0, NAN, -INF, -1, np.float32(-1), -5e-324, np.full(rows, -1.0) if count else -2]
-            )
+                [-1.0, NAN, -INF, -1, np.float32(-1), -5e-324, 10**400, -(10**400), LONG(-1),
+                 Fraction(-1, 3), Fraction(10**400, 3), np.float16(NAN), np.array(-1),
+                 np.full(rows, -1.0) if count else -2]
+            )  # fmt: skip
         elif self.wrong == "temperature shape":
             self.refused(ValueError)
             self.keywords["temperature"] = np.ones(self.too_wide(rows))
         elif self.wrong == "temperature type":
             self.refused(TypeError)
-            self.keywords["temperature"] = self.pick([None, "1", 1j, np.longdouble(1), 10**400])
+            arrays = [np.ones(rows, dtype) for dtype in REFUSED_TYPES]
+            self.keywords["temperature"] = self.pick(
+                [None, "1", b"1", 1j, np.complex64(1), np.array("1"), *arrays]
+            )
         elif self.chance(0.6):
             kind = self.random()
-            if kind < 0.5:
-                number = self.one_temperature()
-                number = self.pick((float, float, np.float64, np.array, np.float32))(number)
-            else:
-                number = self.pick((1, 2, 3, 0, True, np.int8(3), 10**15, np.uint64(7)))
             if kind < 0.8:
-                self.keywords["temperature"] = number
-                number = np.float64(number)
-                return np.full(count, number), number != 1
+                number = self.keywords["temperature"] = self.real_number()
+                return np.full(count, float(number)), float(number) != 1
             temperature = np.empty(self.broadcastable(rows))
             number = self.one_temperature()
             for i in np.ndindex(temperature.shape) if temperature.size < 40 else ():
@@ -224,6 +226,23 @@ class Arguments(Draws):
             temperature = np.broadcast_to(temperature, rows).astype(F64).reshape(count)
             return temperature, (temperature != 1).any()
         return np.ones(count), False
+
+    def real_number(self):
+        """A temperature of any type that has real numbers."""
+        if self.chance(0.4):
+            return self.pick(
+                (1, 2, 3, 0, True, False, 10**15, 2**64, 2**64 - 1, np.int8(3), np.uint64(7),
+                 np.uint64(2**64 - 1), np.True_, Fraction(1, 3), Fraction(2**70, 3), LONG(1) / 3,
+                 np.array(3), np.array(True), np.array(7, ">u8"), np.array(2**63, np.uint64))
+            )  # fmt: skip
+        number = self.one_temperature()
+        if self.chance(0.1) and number < INF:
+            return Fraction(number) / 3
+        dtype = self.pick(("f8", "f8", "f8", "f4", "f2", "g", ">f8", ">f4", ">f2"))
+        array = np.array(number).astype(dtype)
+        if self.chance(0.2) and dtype != "g":
+            return array
+        return self.pick((float, array.dtype.type))(array[()])
 
     def where(self, array, shape, axes):
         """A mask as rows, or True; puts anything into what it leaves out of `array`."""
@@ -252,7 +271,6 @@ class Arguments(Draws):
 
     def result_array(self, shape, computed):
         """`out`, if the call has one: new memory, or that of other arguments."""
-        self.computed = computed
         if self.wrong in ("out shape", "out type", "out read-only"):
             return self.wrong_out(shape, computed)
         if self.chance(0.5):
@@ -295,7 +313,9 @@ class Arguments(Draws):
             if how < 0.5:
                 return array[(..., *(np.s_[::-1] if self.chance(0.7) else np.s_[:] for _ in shape))]
             if how < 0.6:
-                turned = array.T
+                turned = array.T if self.chance(0.5) else array.transpose(
+                    self.rng.permutation(len(shape))
+                )
                 return turned if turned.shape == shape else array
             reach = [(n - 1) * step for n, step in zip(shape, array.strides, strict=True)]
             low = offset + sum(min(0, one) for one in reach)

@@ -36,7 +36,9 @@ def class_indices(call, row_shape, classes):
     target = call.spread_out(np.asarray(target).astype(dtype))
     if call.wrong == "index" and target.size:
         call.refused(IndexError)
-        too_large = [one for one in (classes, classes + 1, info.max, info.min, -1)
+        around = info.max + 1 if info.min == 0 else 0    # what is negative as a signed integer
+        too_large = [one for one in (classes, classes + 1, info.max, info.min, -1,
+                                     around + ignore_index, around - 100)
                      if info.min <= one <= info.max and not 0 <= one < classes
                      and one != ignore_index]  # fmt: skip
         if not too_large:
@@ -264,13 +266,16 @@ class Losses:
             require(loss == 0, "a loss of 0")
         elif (self.losses == INF).any():
             require(loss == INF, "an infinite loss")
-        elif self.in_range.all() and right <= MAX[self.dtype] and self.losses.sum() <= MAX[F64]:
+        elif self.in_range.all() and self.losses.sum() <= MAX[F64]:
             smallest = min(scale, scale * divisor) / self.largest_weights.max(initial=1)
             if not well_above_underflow(smallest, self.n * len(self.losses), self.dtype):
                 return
             limit = result.limit("log", self.tempered)
             limit += error_of_sum(max(len(self.losses), 1), self.dtype)
-            result.hold(*(np.asarray([one]) for one in (loss, right)), limit, scale, "a loss")
+            # Where there is no ULP of so large a sum, it is held as a part of it would be.
+            part = 2.0**-20 if scale > MAX[self.dtype] / 2 else 1.0
+            loss, right = (np.asarray([one * part]) for one in (loss, right))
+            result.hold(loss, right, limit, scale * part, "a loss")
         else:
             require(loss >= 0, "a loss beyond the range")
 

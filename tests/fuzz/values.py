@@ -17,7 +17,9 @@ TYPES = [
     .split()
 ]  # fmt: skip
 FLOATS = [dtype for dtype in TYPES if dtype.kind == "f"]
-INDEX_TYPES = [dtype for dtype in TYPES if dtype.kind in "iu"] + 3 * [np.dtype(np.int64)]
+INDEX_TYPES = [dtype for dtype in TYPES if dtype.kind in "iu"] + [
+    np.dtype(name) for name in ("i8", "i8", "i8", "u8", ">i4", ">u2", ">u4", ">u8")
+]
 REFUSED_TYPES = [np.longdouble, np.complex64, np.complex128, object, "U3"]
 
 

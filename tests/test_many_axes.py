@@ -1,0 +1,123 @@
+"""Arrays with as many axes as NumPy has, against the same numbers with three."""
+
+import numpy as np
+import pytest
+
+import csoftmax
+
+from .calls import CALLS, operands_of, rows_of
+
+AXES = 64
+SHAPE = (2, 3, 4)
+PLACES = (0, 2, AXES - 1)    # where these lengths stand among others of 1
+NAMES = [name for name, call in CALLS.items() if call.function is not csoftmax.softmax_jacobian]
+
+
+def with_many_axes(array, places=PLACES):
+    """`array`, of three axes, with its axes at these places among others of length 1."""
+    shape = np.ones(AXES, int)
+    shape[list(places)] = array.shape
+    return array.reshape(shape)
+
+
+def full(operands, axis):
+    """Operands as arrays of three axes; weights of classes, which have one, as they are."""
+    made = dict(operands)
+    for name, array in operands.items():
+        if array.shape == rows_of(SHAPE, axis) and array.ndim < len(SHAPE):
+            made[name] = np.expand_dims(array, axis)
+        elif name == "pos_weight":
+            made[name] = array[None, None]
+    return made
+
+
+def arranged(operands, axis, arrange, of_rows):
+    """What has the axes of logits goes through `arrange`, what has those of rows loses `axis`."""
+    made = {}
+    for name, array in operands.items():
+        if array.ndim < len(SHAPE):
+            made[name] = array
+        elif array.shape == SHAPE or name == "pos_weight":
+            made[name] = arrange(array)
+        else:
+            made[name] = np.squeeze(arrange(array), of_rows)
+    return made
+
+
+# The same three axes in another order, and the same order of all axes.
+ORDERS = {
+    "in order": (lambda x: x, with_many_axes, lambda i: (i, PLACES[i])),
+    "transposed": (
+        lambda x: x.T, lambda x: with_many_axes(x).T,
+        lambda i: (2 - i, AXES - 1 - PLACES[i]),
+    ),
+}  # fmt: skip
+each_order = pytest.mark.parametrize("order", ORDERS)
+
+
+def both(name, order, axis, dtype):
+    """Operands of three axes and of many, and the axis or axes in each."""
+    of_three, of_many, places_of = ORDERS[order]
+    axes = (axis,) if isinstance(axis, int) else axis
+    few, many = (tuple(one) for one in zip(*map(places_of, axes), strict=True))
+    if isinstance(axis, int):
+        few, many = few[0], many[0]
+    operands = operands_of(CALLS[name].operands, SHAPE, dtype, axis)
+    operands = full(operands, axis)
+    return (
+        arranged(operands, axis, of_three, few), few,
+        arranged(operands, axis, of_many, many), many,
+    )  # fmt: skip
+
+
+@each_order
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize("name", NAMES)
+def test_any_function(name, axis, order, dtype):
+    call = CALLS[name]
+    few, axis_of_few, many, axis_of_many = both(name, order, axis, dtype)
+    results = call(many, axis_of_many)
+    expected = call(few, axis_of_few)
+    for result, right in zip(results, expected, strict=True):
+        np.testing.assert_array_equal(np.squeeze(result), right)
+        assert result.ndim in (0, AXES - 1, AXES)
+    if call.out:
+        shape = results[-1].shape
+        for out in (np.full(shape, 7, dtype), np.full(shape[::-1], 7, dtype).T):
+            assert call(many, axis_of_many, out)[-1] is out
+            np.testing.assert_array_equal(np.squeeze(out), expected[-1])
+
+
+@each_order
+@pytest.mark.parametrize("axis", [(0, 2), (1, 2), (0, 1, 2)], ids=str)
+@pytest.mark.parametrize(
+    "name", [name for name in NAMES if CALLS[name].takes_several_axes and CALLS[name].takes_axis]
+)
+def test_several_axes(name, axis, order, dtype):
+    call = CALLS[name]
+    few, axes_of_few, many, axes_of_many = both(name, order, axis, dtype)
+    for result, right in zip(call(many, axes_of_many), call(few, axes_of_few), strict=True):
+        np.testing.assert_array_equal(np.squeeze(result), right)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_axes_that_do_not_collapse(name, dtype):
+    """Twelve axes of length 2, every other of which is reversed."""
+    call = CALLS[name]
+    if not call.takes_axis:
+        return
+    shape = (2,) * 12
+    operands = operands_of(call.operands, shape, dtype, 5)
+    turned = {
+        key: array[(np.s_[::-1], np.s_[:]) * (array.ndim // 2)] for key, array in operands.items()
+    }
+    copies = {key: array.copy() for key, array in turned.items()}
+    for result, right in zip(call(turned, 5), call(copies, 5), strict=True):
+        np.testing.assert_array_equal(result, right)
+
+
+def test_keepdims(dtype):
+    x = operands_of(["logits"], SHAPE, dtype)["logits"]
+    result = csoftmax.logsumexp(with_many_axes(x), 2, keepdims=True)
+    assert result.ndim == AXES
+    np.testing.assert_array_equal(np.squeeze(result), csoftmax.logsumexp(x, 1))

@@ -1,0 +1,176 @@
+"""Every real number is a temperature, with the results of the float that it is rounded to."""
+
+import decimal
+import fractions
+import math
+
+import numpy as np
+import pytest
+
+import csoftmax
+
+from .every_function import bits, called
+
+DTYPES = (
+    np.bool_, np.int8, np.uint8, np.int16, np.uint16, np.int32, np.uint32, np.int64, np.uint64,
+    np.float16, np.float32, np.float64,
+)  # fmt: skip
+REAL_NUMBERS = [
+    2, True, 0, False, 2**64, 10**300, fractions.Fraction(1, 3), np.longdouble("0.7"), math.inf,
+    *(dtype(0.7) if dtype(0.7) != 0 else dtype(3) for dtype in DTYPES),
+]  # fmt: skip
+ARRAYS = [
+    *(np.array(number) for number in REAL_NUMBERS[-len(DTYPES) :]),
+    np.array(0.7, ">f8"), np.array(3, ">i4"), np.array(0.7, ">f4"), np.array([0.7, 3])[::-1][1],
+]  # fmt: skip
+
+
+def calls(x, temperature):
+    """Of every function that takes a temperature, by name."""
+    keywords = {"temperature": temperature}
+    target, y = np.arange(len(x)) % x.shape[-1], csoftmax.softmax(x)
+    one, both = csoftmax.cross_entropy, csoftmax.cross_entropy_value_and_grad
+    return {
+        "softmax": lambda: csoftmax.softmax(x, **keywords),
+        "softmax of one row": lambda: csoftmax.softmax(x[0], **keywords),
+        "softmax of all axes": lambda: csoftmax.softmax(x, None, **keywords),
+        "log_softmax": lambda: csoftmax.log_softmax(x, **keywords),
+        "log_softmax masked": lambda: csoftmax.log_softmax(x, where=x > 0, **keywords),
+        "entropy": lambda: csoftmax.entropy(x, **keywords),
+        "cross_entropy": lambda: one(x, target, **keywords),
+        "cross_entropy of each": lambda: one(x, target, reduction="none", **keywords),
+        "cross_entropy of probabilities": lambda: one(x, y, **keywords),
+        "cross_entropy_value_and_grad": lambda: both(x, target, **keywords),
+        "cross_entropy_value_and_grad smoothed": lambda: both(
+            x, target, label_smoothing=0.1, **keywords
+        ),
+        "softmax_vjp": lambda: csoftmax.softmax_vjp(x, y, **keywords),
+        "log_softmax_vjp": lambda: csoftmax.log_softmax_vjp(x, np.log(y), **keywords),
+        "softmax_jacobian": lambda: csoftmax.softmax_jacobian(y, **keywords),
+    }
+
+
+X = np.random.default_rng(0).normal(size=(3, 5)).astype(np.float32)
+each_function = pytest.mark.parametrize("name", calls(X, 1.0))
+
+
+def assert_as_of_float(name, temperature, dtype):
+    x = X.astype(dtype)
+    result = bits(called({name: calls(x, temperature)[name]}))
+    assert result == bits(called({name: calls(x, float(temperature))[name]}))
+
+
+@each_function
+@pytest.mark.parametrize("temperature", REAL_NUMBERS, ids=lambda t: f"{type(t).__name__} {t}"[:30])
+def test_real_numbers(temperature, name, dtype):
+    assert_as_of_float(name, temperature, dtype)
+
+
+@each_function
+@pytest.mark.parametrize("temperature", ARRAYS, ids=lambda t: f"{t.dtype.str} {t}")
+def test_arrays_without_axes(temperature, name, dtype):
+    assert_as_of_float(name, temperature, dtype)
+
+
+@each_function
+def test_decimal(name, dtype):
+    """A number, though none of Python's tower: taken, or refused as what is no number is."""
+    call = calls(X.astype(dtype), decimal.Decimal("0.7"))[name]
+    try:
+        call()
+    except TypeError:
+        with pytest.raises(TypeError, match="temperature must be a real number or array"):
+            call()
+    else:
+        assert_as_of_float(name, decimal.Decimal("0.7"), dtype)
+
+
+@each_function
+@pytest.mark.parametrize(
+    "temperature",
+    [10**400, fractions.Fraction(10**400, 3)], ids=lambda t: type(t).__name__,
+)  # fmt: skip
+def test_too_large_for_a_float(temperature, name):
+    """The message says what to write for a uniform distribution."""
+    with pytest.raises(ValueError, match=r"temperature.*inf"):
+        calls(X, temperature)[name]()
+
+
+@each_function
+@pytest.mark.parametrize(
+    "temperature",
+    [-1, -(2**64), -(10**400), fractions.Fraction(-1, 3), np.float16(-1), np.int8(-1),
+     np.longdouble(-1), np.longdouble("nan"), np.array(-1), np.array(np.nan, np.float32),
+     -5e-324, np.float32("nan"), -math.inf],
+    ids=lambda t: f"{type(t).__name__} {t}"[:30],
+)  # fmt: skip
+def test_negative_numbers_and_nan(temperature, name):
+    with pytest.raises(ValueError, match="temperature must be at least 0, got"):
+        calls(X, temperature)[name]()
+
+
+@each_function
+@pytest.mark.parametrize(
+    ("temperature", "got"),
+    [(1j, "complex128 from complex"), (np.complex64(1), "complex64 from complex64"),
+     ("1", "<U1 from str"), (b"1", r"\|S1 from bytes"), (None, "object from NoneType"),
+     ([None], "object from list"), (np.array("1"), "<U1 from ndarray"),
+     (np.ones(3, complex), "complex128 from ndarray"),
+     (np.ones(3, np.longdouble), f"{np.dtype(np.longdouble)} from ndarray")],
+    ids=str,
+)  # fmt: skip
+def test_what_is_no_real_number(temperature, got, name):
+    message = f"^temperature must be a real number or array, got {got}$"
+    with pytest.raises(TypeError, match=message):
+        calls(X, temperature)[name]()
+
+
+@each_function
+@pytest.mark.parametrize("n", [2, 7])
+def test_a_trailing_axis_of_length_1(n, name):
+    """As keepdims leaves it; the message says how to get rid of it."""
+    if name in ("softmax of one row", "softmax of all axes"):
+        return
+    x = np.resize(X, (n, 5))
+    with pytest.raises(ValueError, match=r"temperature\[\.\.\., 0\]") as error:
+        calls(x, np.ones((n, 1)))[name]()
+    assert f"({n}, 1)" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "function", [csoftmax.softmax, csoftmax.log_softmax, csoftmax.entropy], ids=lambda f: f.__name__
+)
+def test_trailing_axes_of_several_row_axes(function):
+    x = np.ones((4, 4, 3, 5), np.float32)
+    for shape in ((4, 4, 3, 1), (4, 3, 1), (3, 1)):
+        with pytest.raises(ValueError, match=r"temperature\[\.\.\., 0\]"):
+            function(x, temperature=np.ones(shape))
+    assert function(x, temperature=np.ones((4, 1))).shape == function(x).shape    # it broadcasts
+
+
+def test_an_axis_of_length_1_in_the_place_of_the_classes():
+    x = np.ones((4, 5, 3), np.float32)
+    for axis, shape in ((1, (4, 1, 3)), ((0, 1), (1, 1, 3)), ((1, 2), (4, 1, 1))):
+        drop = rf"temperature\.squeeze\(\({', '.join(map(str, np.atleast_1d(axis)))},?\)\)"
+        with pytest.raises(ValueError, match=drop):
+            csoftmax.softmax(x, axis, temperature=np.ones(shape))
+
+
+@pytest.mark.parametrize("shape", [(3, 1), (1, 1), (4, 3, 1), (4, 4, 3, 1)], ids=str)
+def test_dask_arrays_with_a_trailing_axis(shape):
+    da = pytest.importorskip("dask.array")
+    x = da.ones((4, 4, 3, 5), chunks=2, dtype=np.float32).rechunk({3: -1})
+    temperature = da.ones(shape)
+    if shape == (1, 1):    # which broadcasts
+        csoftmax.softmax(x, temperature=temperature)
+        return
+    for function in (csoftmax.softmax, csoftmax.entropy):
+        with pytest.raises(ValueError, match=r"temperature\[\.\.\., 0\]"):
+            function(x, temperature=temperature)
+
+
+def test_other_shapes_are_not_told_to_drop_an_axis():
+    for shape in ((2,), (2, 3), (3, 2), (2, 1), (1, 2)):
+        with pytest.raises(ValueError, match="does not broadcast") as error:
+            csoftmax.softmax(X, temperature=np.ones(shape))
+        assert "drop" not in str(error.value)
