@@ -38,13 +38,16 @@ cdef extern from * nogil:
 
     static inline float csoftmax_max_of_floats(const float *lanes)
     {
-        csoftmax_float8 v[2];
+        /* One by one: an array of both would be copied by halves, and loads of whole ones wait
+           until these are stored, a tenth of a row of 100. */
+        csoftmax_float8 v, w;
         csoftmax_float4 low, high;
         float even, odd;
-        memcpy(v, lanes, sizeof(v));
-        v[0] = CSOFTMAX_LARGER(v[0], v[1], csoftmax_float8, csoftmax_int8);
-        low = __builtin_shufflevector(v[0], v[0], 0, 1, 2, 3);
-        high = __builtin_shufflevector(v[0], v[0], 4, 5, 6, 7);
+        memcpy(&v, lanes, sizeof(v));
+        memcpy(&w, lanes + 8, sizeof(w));
+        v = CSOFTMAX_LARGER(v, w, csoftmax_float8, csoftmax_int8);
+        low = __builtin_shufflevector(v, v, 0, 1, 2, 3);
+        high = __builtin_shufflevector(v, v, 4, 5, 6, 7);
         low = CSOFTMAX_LARGER(low, high, csoftmax_float4, csoftmax_int4);
         even = low[2] > low[0] ? low[2] : low[0];
         odd = low[3] > low[1] ? low[3] : low[1];
