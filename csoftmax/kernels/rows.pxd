@@ -97,14 +97,38 @@ cdef inline void exp_chunk(
     """
     cdef Py_ssize_t LANES = LANE_BYTES // <Py_ssize_t> sizeof(floating)
     cdef floating tail[FLOAT_LANES]
-    cdef floating values[FLOAT_LANES]    # for the compiler, e and x might overlap
+    cdef floating first[FLOAT_LANES]    # for the compiler, e and x might overlap
+    cdef floating second[FLOAT_LANES]
+    cdef floating third[FLOAT_LANES]
+    cdef floating fourth[FLOAT_LANES]
     cdef floating last
     cdef Py_ssize_t i = 0, k, done
+    while i + 4 * LANES <= n:    # four vectors at a time: their chains of operations interleave
+        for k in range(LANES):
+            exp_to_lane(x + i + k, first + k, total + k, lost + k, maxima + k, row, kind)
+            exp_to_lane(
+                x + i + LANES + k, second + k, total + k, lost + k, maxima + k, row, kind
+            )
+            exp_to_lane(
+                x + i + 2 * LANES + k, third + k, total + k, lost + k, maxima + k, row, kind
+            )
+            exp_to_lane(
+                x + i + 3 * LANES + k, fourth + k, total + k, lost + k, maxima + k, row, kind
+            )
+        for k in range(LANES):
+            e[i + k] = first[k]
+        for k in range(LANES):
+            e[i + LANES + k] = second[k]
+        for k in range(LANES):
+            e[i + 2 * LANES + k] = third[k]
+        for k in range(LANES):
+            e[i + 3 * LANES + k] = fourth[k]
+        i += 4 * LANES
     while i + LANES <= n:
         for k in range(LANES):
-            exp_to_lane(x + i + k, values + k, total + k, lost + k, maxima + k, row, kind)
+            exp_to_lane(x + i + k, first + k, total + k, lost + k, maxima + k, row, kind)
         for k in range(LANES):
-            e[i + k] = values[k]
+            e[i + k] = first[k]
         i += LANES
     if i < n and n >= LANES:    # the last step overlaps the one before
         done = i + LANES - n
@@ -112,10 +136,10 @@ cdef inline void exp_chunk(
         for k in range(LANES):
             last = exponential(x[i + k], row, kind)
             maxima[k] = larger(x[i + k], maxima[k])
-            values[k] = last
+            first[k] = last
             add(total + k, lost + k, 0 if k < done else last)
         for k in range(LANES):
-            e[i + k] = values[k]
+            e[i + k] = first[k]
     elif i < n:
         for k in range(LANES):
             tail[k] = -INFINITY
