@@ -67,9 +67,7 @@ def softmax_vjp(grad, y, /, axis=-1, *, temperature=1.0, out=None):
     """
     result = kernels.softmax_vjp(grad, y, axis, temperature, out)
     if result is None:
-        if lazily := lazy_functions(grad, y, temperature):
-            return lazily.product(softmax_vjp, grad, y, "y", axis, temperature, out)
-        result = product(kernels.softmax_vjp, grad, y, "y", axis, temperature, out)
+        result = product(softmax_vjp, grad, y, "y", axis, temperature, out)
     return result
 
 
@@ -120,9 +118,7 @@ def log_softmax_vjp(grad, log_y, /, axis=-1, *, temperature=1.0, out=None):
     """
     result = kernels.log_softmax_vjp(grad, log_y, axis, temperature, out)
     if result is None:
-        if lazily := lazy_functions(grad, log_y, temperature):
-            return lazily.product(log_softmax_vjp, grad, log_y, "log_y", axis, temperature, out)
-        result = product(kernels.log_softmax_vjp, grad, log_y, "log_y", axis, temperature, out)
+        result = product(log_softmax_vjp, grad, log_y, "log_y", axis, temperature, out)
     return result
 
 
@@ -175,8 +171,11 @@ def softmax_jacobian(y, /, axis=-1, *, temperature=1.0):
         return jacobian.astype(y.dtype, copy=False)
 
 
-def product(kernel, grad, y, name, axis, temperature, out):
-    """Of what the kernel doesn't take as it is."""
+def product(function, grad, y, name, axis, temperature, out):
+    """softmax_vjp or log_softmax_vjp of what its kernel doesn't take as it is."""
+    if lazily := lazy_functions(grad, y, temperature):
+        return lazily.product(function, grad, y, name, axis, temperature, out)
+    kernel = getattr(kernels, function.__name__)
     grad, y = as_logits(grad, "grad"), as_logits(y, name)
     require_shape_of(y, name, grad, "grad")
     if out is not None:

@@ -111,9 +111,7 @@ def softmax(x, /, axis=-1, *, temperature=1.0, where=None, out=None):
     """
     result = kernels.softmax(x, axis, temperature, where, out)
     if result is None:
-        if lazily := lazy_functions(x, temperature, where):
-            return lazily.softmax(softmax, x, axis, temperature, where, out)
-        result = rowwise(kernels.softmax, x, axis, temperature, where, out)
+        result = rowwise(softmax, x, axis, temperature, where, out)
     return result
 
 
@@ -174,9 +172,7 @@ def log_softmax(x, /, axis=-1, *, temperature=1.0, where=None, out=None):
     """
     result = kernels.log_softmax(x, axis, temperature, where, out)
     if result is None:
-        if lazily := lazy_functions(x, temperature, where):
-            return lazily.softmax(log_softmax, x, axis, temperature, where, out)
-        result = rowwise(kernels.log_softmax, x, axis, temperature, where, out)
+        result = rowwise(log_softmax, x, axis, temperature, where, out)
     return result
 
 
@@ -315,8 +311,11 @@ def entropy(logits, /, axis=-1, *, temperature=1.0):
     return result
 
 
-def rowwise(kernel, x, axis, temperature, where, out):
-    """softmax or log_softmax of what their kernel doesn't take as it is."""
+def rowwise(function, x, axis, temperature, where, out):
+    """softmax or log_softmax of what its kernel doesn't take as it is."""
+    if lazily := lazy_functions(x, temperature, where):
+        return lazily.softmax(function, x, axis, temperature, where, out)
+    kernel = getattr(kernels, function.__name__)
     x = as_logits(x)
     if out is not None:
         require_out(out, x.shape)
