@@ -6,9 +6,11 @@ import numpy as np
 
 import csoftmax
 from benchmarks import table
+from tests.contract import softplus
+from tests.exact import LONG, Exact, coefficients
 
 ROWS = 50
-AVAILABLE = np.finfo(np.longdouble).nmant > 52
+AVAILABLE = np.finfo(LONG).nmant > 52
 
 
 def largest_error(operation, implementation, call, case):
@@ -35,7 +37,7 @@ def largest_error(operation, implementation, call, case):
     scale = np.abs(wanted).astype(case.dtype)
     if operation.endswith(("+ grad", "_vjp")):
         scale = scale.max(axis=-1, keepdims=True)
-    error = np.abs(got.astype(np.longdouble) - wanted) / np.spacing(scale)
+    error = np.abs(got.astype(LONG) - wanted) / np.spacing(scale)
     return float(error.max())
 
 
@@ -57,57 +59,46 @@ def first_rows(array, axis):
 def exact(operation, case):
     """The first rows in extended precision: all of its rounding is far below a float64's ULP."""
     x, target = table.inputs(case)
-    rows = first_rows(x, case.axis).astype(np.longdouble)
-    maximum = rows.max(axis=-1, keepdims=True)
-    exponentials = np.exp(rows - maximum)
-    sums = exponentials.sum(axis=-1, keepdims=True)
-    logsumexp = maximum + np.log(sums)
-    right = np.arange(rows.shape[-1]) == target.reshape(-1)[:ROWS, np.newaxis]
+    rows, targets = first_rows(x, case.axis), target.reshape(-1)[:ROWS]
     match operation:
-        case "softmax":
-            return exponentials / sums
-        case "log_softmax":
-            return rows - logsumexp
-        case "logsumexp":
-            return logsumexp[:, 0]
+        case "softmax" | "log_softmax" | "logsumexp":
+            return getattr(Exact(rows), operation)
         case "cross_entropy":
-            return (logsumexp - rows)[right]
+            return Exact(rows).loss(targets)
         case "cross_entropy + grad":
-            return (exponentials / sums - right) / target.size
+            return Exact(rows).gradient(targets) / target.size
         case "nll_loss":
-            log_y = csoftmax.log_softmax(x, case.axis).astype(np.longdouble)
+            log_y = csoftmax.log_softmax(x, case.axis).astype(LONG)
             return -log_y[table.right_classes(target, case.axis)].mean().reshape(1)
-        case "softmax, T=0.7" | "softmax, T by row":
-            by = np.longdouble(0.7)
-            if operation == "softmax, T by row":
-                by = table.temperatures_for(x, case.axis).reshape(-1)[:ROWS, np.newaxis]
-            exponentials = np.exp((rows - maximum) / by)
-            return exponentials / exponentials.sum(axis=-1, keepdims=True)
+        case "softmax, T=0.7":
+            return Exact(rows, LONG(0.7)).softmax
+        case "softmax, T by row":
+            by = table.temperatures_for(x, case.axis).reshape(-1)[:ROWS]
+            return Exact(rows, by).softmax
         case "masked softmax":
-            exponentials *= first_rows(table.mask_for(x), case.axis)
-            return exponentials / exponentials.sum(axis=-1, keepdims=True)
+            return Exact(rows, where=first_rows(table.mask_for(x), case.axis)).softmax
         case "soft targets + grad":
-            soft = first_rows(table.probabilities_for(x, case.axis), case.axis)
-            soft = soft.astype(np.longdouble)
-            total = soft.sum(axis=-1, keepdims=True)
-            return (total * exponentials / sums - soft) / target.size
+            soft, _ = coefficients(
+                first_rows(table.probabilities_for(x, case.axis), case.axis), rows.shape[-1]
+            )
+            return (soft.sum(axis=-1, keepdims=True) * Exact(rows).softmax - soft) / target.size
         case "softmax_vjp":
-            y = first_rows(csoftmax.softmax(x, case.axis), case.axis).astype(np.longdouble)
-            grad = first_rows(table.grad_for(x), case.axis).astype(np.longdouble)
+            y = first_rows(csoftmax.softmax(x, case.axis), case.axis).astype(LONG)
+            grad = first_rows(table.grad_for(x), case.axis).astype(LONG)
             return y * (grad - (grad * y).sum(axis=-1, keepdims=True))
         case "log_softmax_vjp":
             log_y = first_rows(csoftmax.log_softmax(x, case.axis), case.axis)
-            grad = first_rows(table.grad_for(x), case.axis).astype(np.longdouble)
-            return grad - np.exp(log_y.astype(np.longdouble)) * grad.sum(axis=-1, keepdims=True)
+            grad = first_rows(table.grad_for(x), case.axis).astype(LONG)
+            return grad - np.exp(log_y.astype(LONG)) * grad.sum(axis=-1, keepdims=True)
         case "softmax_jacobian":
-            y = first_rows(csoftmax.softmax(x, case.axis), case.axis).astype(np.longdouble)
+            y = first_rows(csoftmax.softmax(x, case.axis), case.axis).astype(LONG)
             return y[..., np.newaxis] * (np.eye(y.shape[-1]) - y[..., np.newaxis, :])
         case "entropy":
-            return (exponentials / sums * (logsumexp - rows)).sum(axis=-1)
+            of_rows = Exact(rows)
+            return -(of_rows.softmax * of_rows.log_softmax).sum(axis=-1)
         case "sigmoid":
-            return 1 / (1 + np.exp(-rows))
+            return 1 / (1 + np.exp(-rows.astype(LONG)))
         case "binary_cross_entropy":
-            x, target = x.astype(np.longdouble), table.probabilities_for(x)
-            softplus = np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x)))
-            return (softplus - target * x).mean().reshape(1)
+            x, target = x.astype(LONG), table.probabilities_for(x)
+            return (softplus(x) - target * x).mean().reshape(1)
     raise ValueError(f"no reference for {operation}")

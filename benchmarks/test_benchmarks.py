@@ -4,16 +4,15 @@ So must those of the jobs. What the report says is held against made-up figures;
 how long something takes.
 """
 
-import inspect
 from time import perf_counter
 
 import numpy as np
 import pytest
 
-import csoftmax
 from benchmarks import company, jobs, load, processes, report
 from benchmarks.table import CASES, TABLE, call_for, contenders, inputs_for, label
 from benchmarks.timing import settle
+from tests.functions import FUNCTIONS
 
 # A case of more numbers, of which each round takes seconds, is left to ``python -m benchmarks``.
 LARGEST = 50_000_000
@@ -55,17 +54,13 @@ def test_benchmark(benchmark, case, operation, implementation):
     benchmark(call)
 
 
-# What computes nothing of an array, or, in small rows only, a matrix for each of them.
-NOT_MEASURED = {"get_num_threads", "set_num_threads", "show_config"}
+# What makes a matrix of each row has a cell in small rows only.
 SMALL_ONLY = {"softmax_jacobian"}
 
 
 @pytest.mark.parametrize("regime", ["small rows", "groups of columns", "a vocabulary"])
 def test_every_function_has_a_cell(regime):
-    public = {
-        name for name in csoftmax.__all__ if inspect.isfunction(getattr(csoftmax, name))
-    } - NOT_MEASURED
-    wanted = public if regime == "small rows" else public - SMALL_ONLY
+    wanted = set(FUNCTIONS) - (set() if regime == "small rows" else SMALL_ONLY)
     measured = {
         call_for(operation, "csoftmax", case).func.__name__
         for case in CASES

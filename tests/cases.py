@@ -3,12 +3,19 @@
 import numpy as np
 import pytest
 
-# Lanes are 16 (float32) or 8 (float64), blocks 128 or 64, chunks 4096 or 2048 numbers.
+# Every tail of a short row, and what is around the sizes of blocks and chunks.
 LENGTHS = [
-    *range(1, 20), 23, 24, 25, 31, 32, 33, 47, 48, 49, 63, 64, 65, 71, 72, 73, 100, 127, 128, 129,
-    135, 136, 137, 143, 144, 145, 191, 192, 193, 255, 256, 257, 300, 511, 512, 513, 1000, 1023,
-    1024, 1025, 2047, 2048, 2049, 2112, 4095, 4096, 4097, 4224, 5000, 8191, 8192, 8193,
+    *range(1, 71), 100, 127, 128, 129, 137, 255, 256, 257, 300, 511, 512, 513, 1000, 1023, 1024,
+    1025, 2047, 2048, 2049, 2112, 4095, 4096, 4097, 4224, 5000, 8191, 8192, 8193,
 ]  # fmt: skip
+NANS = {
+    # Quiet and signalling, of both signs, with several payloads.
+    4: [0x7FC00000, 0xFFC00000, 0x7FC12345, 0xFFFFFFFF, 0x7F800001, 0xFFA00003],
+    8: [
+        0x7FF8000000000000, 0xFFF8000000000000, 0x7FF8000012345678, 0xFFFFFFFFFFFFFFFF,
+        0x7FF0000000000001, 0xFFF4000000000003,
+    ],
+}  # fmt: skip
 
 
 def normal(rng, n, dtype):
@@ -112,6 +119,8 @@ KINDS = [
 ]  # fmt: skip
 
 
+# Whose sums of losses are numbers.
+FINITE_KINDS = [kind for kind in KINDS if kind not in (mostly_minus_infinity, one_lane, huge)]
 # Whose logits stay within the limit up to which none is shifted.
 UNSHIFTED_KINDS = [
     normal, until_underflow, two_values, spike, two_spikes, one_hot, mostly_minus_infinity,
@@ -130,6 +139,55 @@ def mixed_rows(kinds, count, n, dtype, seed=0):
     rng = np.random.default_rng([seed, len(kinds), n])
     turns = [kinds[(n + i) % len(kinds)] for i in range(count)]
     return np.array([kind(rng, n, dtype) for kind in turns]).astype(dtype)
+
+
+def nans(dtype):
+    return np.array(NANS[dtype.itemsize], f"u{dtype.itemsize}").view(dtype)
+
+
+def special_rows(n, dtype):
+    """Rows without a softmax: with NaNs, two of them different, with inf, of -inf alone."""
+    some = nans(dtype)
+    x = np.random.default_rng(n).normal(size=(24, n)).astype(dtype)
+    places = [0, n // 3, n // 2, n - 1]
+    for i, row in enumerate(x[:12]):
+        row[places[i % 4]] = some[i % 6]
+    for i, row in enumerate(x[12:18]):
+        row[places[i % 3]] = some[i]
+        row[places[i % 3 + 1]] = some[i - 1]
+    x[18] = np.inf
+    x[19:21] = -np.inf
+    x[20, n // 2] = some[3]
+    x[21:, n - 1] = np.inf
+    x[22, 0] = -np.inf
+    x[23, n // 2] = some[1]
+    return x
+
+
+def random_rows(count, n, dtype, seed=0):
+    """Ordinary ones of several sizes and offsets; one in five, if there are many, is special."""
+    rng = np.random.default_rng([seed, count, n])
+    x = rng.normal(size=(count, n)) * rng.choice([1, 30], size=(count, 1))
+    x += rng.choice([0, 0, 0, 300, -2100], size=(count, 1))
+    x = x.astype(dtype)
+    x[1::5] = np.resize(special_rows(n, dtype), x[1::5].shape)
+    return x
+
+
+GAPS = {
+    np.dtype(np.float32): [10, 20, 45, 80],
+    np.dtype(np.float64): [10, 37, 60, 600, 700],
+}
+
+
+def dominated_rows(n, places, maxima, dtype):
+    """In each row one logit is far above the others: every gap, every place."""
+    rng = np.random.default_rng(n)
+    gaps = np.repeat(GAPS[dtype], len(places))
+    x = rng.uniform(-1, 1, size=(len(gaps), n)) - gaps[:, None]
+    places = np.resize(places, len(x))
+    x[np.arange(len(x)), places] = 0
+    return x + np.resize(maxima, len(x))[:, None], places
 
 
 # What lies in memory for the same rows, and the axis that they are along.

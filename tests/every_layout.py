@@ -8,14 +8,9 @@ import numpy as np
 
 import csoftmax
 
-from .every_function import (
-    companions,
-    masked,
-    random_rows,
-    special_rows,
-    with_temperature,
-    without_temperature,
-)
+from .cases import random_rows, special_rows
+from .every_function import OPERANDS, few
+from .functions import CALLS, LOGITS, operands_of
 
 DTYPES = [np.dtype(np.float32), np.dtype(np.float64)]
 SHAPES = [
@@ -73,65 +68,52 @@ def inputs():
             yield f"{name} {shape} axis {axis}", FEW_TEMPERATURES, x.astype(name), axis
 
 
-def losses(x, axis, beside, target, weight, temperature):
-    """Both functions of cross-entropy with all that they take, reduced in all ways."""
-    for function, reduction, (kind, targets), weights, smoothing in itertools.product(
-        (csoftmax.cross_entropy, csoftmax.cross_entropy_value_and_grad), ("none", "mean", "sum"),
-        {"indices": target, "probabilities": beside}.items(), (None, weight), (0.0, 0.2),
-    ):  # fmt: skip
-        weighted = "" if weights is None else ", weighted"
-        name = f"{function.__name__} {reduction} of {kind}{weighted}, smoothed by {smoothing}"
-        yield name, functools.partial(
-            function, x, targets, axis, weight=weights, reduction=reduction,
-            label_smoothing=smoothing, temperature=temperature,
-        )  # fmt: skip
-
-
-def of_any_axes(x, axis, beside, temperature):
-    """Calls for one axis or several, many with out=: one of the inputs, or of another type."""
-    keywords = {"axis": axis, "temperature": temperature}
-    for function in (csoftmax.softmax, csoftmax.log_softmax):
-        for kind in "efd":
-            out = np.empty(x.shape, kind)
-            call = functools.partial(function, x, out=out, **keywords)
-            yield f"{function.__name__} to type {kind}", call
-    for function in (csoftmax.softmax_vjp, csoftmax.log_softmax_vjp):
-        name, out = function.__name__, beside.copy()
-        yield f"{name} of any axes", functools.partial(function, beside, x, **keywords)
-        yield f"{name} in place", functools.partial(function, out, x, out=out, **keywords)
-    yield "entropy of any axes", lambda: csoftmax.entropy(x, **keywords)
-    yield "logsumexp with keepdims", lambda: csoftmax.logsumexp(x, axis, keepdims=True)
-    yield "sigmoid to type f", lambda: csoftmax.sigmoid(x, out=np.empty(x.shape, "f"))
+def every_call(operands, axis, with_outs, tempered):
+    """By name, with every reduction; maybe with an `out` of every type, or an operand's place."""
+    for name, call in CALLS.items():
+        if ("temperature" in call.operands) != tempered:
+            continue
+        if not isinstance(axis, int) and not call.takes_several_axes:
+            continue
+        if call.name == "softmax_jacobian":
+            yield name, functools.partial(call, few(operands, axis))
+            continue
+        for turn in (0, 1, 3) if "reduction" in call.function.parameters else (0,):
+            some = call.with_reduction(turn)
+            reduction = some.others.get("reduction", "")
+            yield f"{name} {reduction}", functools.partial(some, operands, axis)
+        if call.out == LOGITS and with_outs:
+            for kind in "efd":
+                out = np.empty(operands["logits"].shape, kind)
+                yield f"{name} to type {kind}", functools.partial(call, operands, axis, out)
+            key = call.places[0]
+            if key != "logits":
+                out = operands[key].copy()
+                in_place = functools.partial(call, operands | {key: out}, axis, out)
+                yield f"{name} in place", in_place
 
 
 def calls():
     """All of them: of every case its name, and a dict of calls by name."""
     for case, temperatures, x, axis in inputs():
-        others = x.shape[:axis] + x.shape[axis + 1 :]
         dtype = csoftmax.sigmoid(x).dtype
-        beside, target, weight = companions(math.prod(others), x.shape[axis], dtype)
-        beside = np.moveaxis(beside.reshape(*others, -1), -1, axis)
-        target = target.reshape(others)
-        masks = {"": beside < 0.5, " by a row": beside[(slice(1),) * axis] < 0.5}
-        yield case, without_temperature(x, axis, beside, target, weight)
+        operands = operands_of(OPERANDS, x.shape, dtype, axis) | {"logits": x}
+        shape, mask = operands["temperature"].shape, operands["mask"]
+        yield case, dict(every_call(operands, axis, True, False))
+        some = operands | {"mask": mask[(slice(1),) * (axis % x.ndim)]}
+        yield f"{case} by a row", dict(every_call(some, axis, False, False))
         for name in temperatures:
-            here = f"{case} temperature {name}"
             temperature = TEMPERATURES[name]
             if temperature is None:
                 some = [1, 0.7, 3.3, 0, np.inf, 1e-3]
-                temperature = np.random.default_rng(1).choice(some, size=others)
-            arguments = (x, axis, beside, target, weight, temperature)
-            if x.dtype.kind == "f":
-                yield here, with_temperature(*arguments)
-            if name in FEW_TEMPERATURES:
-                yield here, dict(losses(*arguments))
-                yield here, dict(of_any_axes(x, axis, beside, temperature))
-                for mask, where in masks.items():
-                    yield f"{here}{mask}", masked(x, axis, where, temperature)
+                temperature = np.random.default_rng(1).choice(some, size=shape)
+            some = operands | {"temperature": temperature}
+            with_outs = name in FEW_TEMPERATURES
+            yield f"{case} temperature {name}", dict(every_call(some, axis, with_outs, True))
     for dtype, n, axis in itertools.product(DTYPES, (4, 40), ((0, 2), None, (2, 1))):
         x = random_rows(2 * n, 5 * n, dtype).reshape(2 * n, 5, n)
         x[1::5] = 1.5
-        beside = np.cos(x)
-        for name, where in {"": x < 0.5, " by a row": x[0] < 0.5}.items():
-            yield f"{dtype} {x.shape} axis {axis}{name}", masked(x, axis, where, 1.0)
-        yield f"{dtype} {x.shape} axis {axis}", dict(of_any_axes(x, axis, beside, 0.7))
+        operands = operands_of(OPERANDS, x.shape, dtype, axis) | {"logits": x}
+        for tempered in (False, True):
+            name = f"{dtype} {x.shape} axis {axis}"
+            yield name, dict(every_call(operands, axis, True, tempered))

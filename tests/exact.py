@@ -7,8 +7,16 @@ for float64 it is off by 0.15 ULP at most, where probabilities are close to unde
 import numpy as np
 
 LONG = np.longdouble
-TINY = {np.dtype(np.float32): 2.0**-126, np.dtype(np.float64): 2.0**-1022}
-MANTISSA_BITS = {np.dtype(np.float32): 24, np.dtype(np.float64): 53}
+INF, NAN = np.inf, np.nan
+F32, F64 = np.dtype(np.float32), np.dtype(np.float64)
+TINY = {F32: 2.0**-126, F64: 2.0**-1022}
+MAX = {F32: float(np.finfo(F32).max), F64: float(np.finfo(F64).max)}
+EPS = {F32: float(np.finfo(F32).eps), F64: float(np.finfo(F64).eps)}
+MANTISSA_BITS = {F32: 24, F64: 53}
+
+
+def computed_type(dtype):
+    return F32 if dtype.char in "fe?bBhH" else F64
 
 
 def limits_of(build):
@@ -16,24 +24,40 @@ def limits_of(build):
     has_fma = build != "x86-64-v2"
     return {
         "softmax": 3 if has_fma else 4,
-        "softmax with temperature": 4 if has_fma else np.inf,
+        "softmax with temperature": 4 if has_fma else INF,
         "log": 2 if has_fma else 3,
         "log, one class": 4 if has_fma else 5,
-        "log with temperature": 4 if has_fma else np.inf,
+        "log with temperature": 4 if has_fma else INF,
         "gradient": 4 if has_fma else 5,
-        "gradient with temperature": 4 if has_fma else np.inf,
+        "gradient with temperature": 4 if has_fma else INF,
+        "sigmoid": 3,
     }
 
 
 class Exact:
-    """All that the functions can be asked of the rows of a 2-d array with finite maxima."""
+    """Softmax and what belongs to it, of the rows of a 2-d array, with a temperature of each.
 
-    def __init__(self, x, temperature=1.0):
-        x = x.astype(LONG)
-        self.maximum = x.max(-1)
-        self.argmax = x.argmax(-1)
-        temperature = np.asarray(temperature, LONG).reshape(-1, 1)
-        self.set_results((x - self.maximum[:, None]) / temperature)
+    Of any rows: `defined` are those that have a softmax. The others' results mean nothing.
+    """
+
+    def __init__(self, x, temperature=1.0, where=True):
+        self.x = x = np.where(where, x.astype(LONG), -INF)
+        count, n = x.shape
+        temperature = np.broadcast_to(np.asarray(temperature, LONG).reshape(-1, 1), (count, 1))
+        self.temperature = temperature[:, 0]
+        self.tempered = bool((temperature != 1).any())
+        self.maximum = x.max(-1, initial=-INF)
+        self.defined = np.isfinite(self.maximum)
+        self.argmax = x.argmax(-1) if n else np.zeros(count, int)
+        # At temperature 0 the first maximum, at infinity any of what is there.
+        self.is_choice = (self.temperature == 0) | (self.temperature == INF)
+        if not self.is_choice.any():
+            self.set_results((x - self.maximum[:, None]) / temperature)
+            return
+        d = (x - self.maximum[:, None]) / np.where(temperature == 0, 1, temperature)
+        first = np.arange(n) == self.argmax[:, None]
+        d = np.where(temperature == 0, np.where(first, 0, -INF), d)
+        self.set_results(np.where(temperature == INF, np.where(x == -INF, -INF, 0), d))
 
     def set_results(self, d):
         """From (x - maximum) / T."""
@@ -48,13 +72,32 @@ class Exact:
     def loss(self, target):
         return -self.log_softmax[np.arange(len(target)), target]
 
-    def gradient(self, target, temperature=1.0):
+    def gradient(self, target):
         rows = np.arange(len(target))
         gradient = self.softmax.copy()
         gradient[rows, target] = np.where(
             target == self.argmax, -self.others_share, gradient[rows, target] - 1
         )
-        return gradient / np.asarray(temperature, LONG).reshape(-1, 1)
+        return gradient / self.temperature[:, None]
+
+
+def coefficients(target, classes, weight=None, label_smoothing=0.0, ignore_index=-100):
+    """c of shape (N, C), and the number that the mean divides by.
+
+    Every loss of a row is sum_j c_j (-log p_j), and its gradient (S p_j - c_j) / T with
+    S = sum_j c_j. `target` are N class indices or an array (N, C) of probabilities.
+    """
+    eps = LONG(label_smoothing)
+    weight = np.ones(classes, LONG) if weight is None else np.asarray(weight).astype(LONG)
+    target = np.asarray(target)
+    if target.ndim == 2:
+        return weight * (target.astype(LONG) * (1 - eps) + eps / classes), LONG(len(target))
+    ignored = target == ignore_index
+    target = np.where(ignored, 0, target)
+    c = np.tile(weight * eps / classes, (len(target), 1))
+    c[np.arange(len(target)), target] += (1 - eps) * weight[target]
+    c[ignored] = 0
+    return c, weight[target[~ignored]].sum()
 
 
 def largest_error(result, exact, dtype, scale=None):
@@ -75,3 +118,11 @@ def well_above_underflow(values, n, dtype):
     """Where none of n terms that were flushed to 0 could show in the last digit."""
     dtype = np.dtype(dtype)
     return np.abs(values) > n * TINY[dtype] * 2.0 ** MANTISSA_BITS[dtype]
+
+
+def error_of_sum(count, dtype):
+    """ULP that a sum in float64 may add to the errors of its terms, all of one sign.
+
+    Pairwise it is half an epsilon for each doubling of their number. For float32 it is nothing.
+    """
+    return np.log2(count) if dtype == np.float64 else 0

@@ -11,7 +11,7 @@ import pytest
 
 import csoftmax
 
-from .calls import WITH_OUT, operands_of
+from .functions import WITH_OUT, operands_of
 
 
 def cases():
@@ -214,3 +214,47 @@ def test_class_indices_whose_weights_are_all_0(label_smoothing, dtype):
     assert np.isnan(loss)
     csoftmax.cross_entropy_value_and_grad(x, indices, out=out, **keywords)
     np.testing.assert_array_equal(out, right)
+
+
+# Overlaps of out along an axis in the middle.
+
+OF_THREE_AXES = [(3, 5, 4), (2, 70, 3)]
+
+
+@each_like_out
+def test_shifted_out_along_the_middle_axis(call, key, dtype):
+    for shape in OF_THREE_AXES:
+        operands = operands_of(call.operands, shape, dtype, 1)
+        like, size = operands[key], operands[key].nbytes
+        for shift in {1, shape[2], shape[1] * shape[2], like.size - 1}:
+            for sign in (-1, 1):
+                start = size + sign * shift * dtype.itemsize
+                arrange = views(like, size, shape, dtype, start)
+                check(call, key, operands, 1, np.full(3 * size, 7, np.uint8), arrange)
+
+
+@each_other
+def test_other_operands_in_out_along_the_middle_axis(call, key, dtype):
+    for shape in OF_THREE_AXES:
+        operands = operands_of(call.operands, shape, dtype, 1)
+        of_operand, shape_of_out = operands[key], call.shape_of_out(shape, 1)
+        size = math.prod(shape_of_out) * dtype.itemsize
+        place = 8 * -(-of_operand.nbytes // 8)
+        for start in starts_of(of_operand.nbytes, size, of_operand.itemsize):
+            arrange = views(of_operand, place + start, shape_of_out, dtype, place)
+            check(call, key, operands, 1, np.full(2 * place + size, 7, np.uint8), arrange)
+
+
+@each_like_out
+def test_out_in_the_gaps_between_rows_that_overlap(call, key, dtype):
+    """Views with steps, of which some numbers are shared."""
+    shape = (4, 6, 5)
+    operands = operands_of(call.operands, shape, dtype, 1)
+    for first, second in (
+        (np.s_[:4, :6, :5], np.s_[1:5, 1:7, 1:6]), (np.s_[::2, :6, :5], np.s_[:4, 1:7, :5]),
+        (np.s_[:4, :6, ::2], np.s_[:4, ::2, :5]), (np.s_[:4, :6, 4::-1], np.s_[:4, 5::-1, :5]),
+    ):  # fmt: skip
+        check(
+            call, key, operands, 1, np.full((8, 12, 10), 7, dtype),
+            lambda memory, one=first, other=second: (memory[one], memory[other]),
+        )  # fmt: skip

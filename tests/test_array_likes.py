@@ -12,8 +12,8 @@ import pytest
 import csoftmax
 from csoftmax._arguments import as_array
 
-from .calls import WITH_OUT, operands_of
-from .test_layouts import assert_same_results, best_build, each_argument
+from .functions import WITH_OUT, operands_of
+from .helpers import assert_same_results, best_build, each_argument
 
 
 class WithInterface:

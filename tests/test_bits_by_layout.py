@@ -7,9 +7,8 @@ side by side have loops of their own. Copies of those are contiguous in the orde
 import numpy as np
 import pytest
 
-from .calls import CALLS, WITH_OUT, operands_of
-from .test_aliasing import check, each_like_out, each_other, starts_of, views
-from .test_layouts import each_argument, unaligned
+from .functions import CALLS, WITH_OUT, operands_of
+from .helpers import each_argument, unaligned
 
 SHAPES = [
     ((4, 9, 3, 10), -1), ((4, 9, 3, 10), 1), ((4, 3, 2, 9), 0), ((4, 130, 6), 1), ((5, 4, 300), -1),
@@ -109,7 +108,7 @@ def assert_same_bits(results, expected):
 @pytest.mark.parametrize("form", FORMS)
 def test_bits(call, key, form, dtype):
     for shape, axis in SHAPES:
-        if call.function.__name__ == "softmax_jacobian" and shape[axis] > 40:
+        if call.name == "softmax_jacobian" and shape[axis] > 40:
             continue
         operands = operands_of(call.operands, shape, dtype, axis)
         given = FORMS[form](operands[key])
@@ -125,7 +124,7 @@ def test_bits(call, key, form, dtype):
 def test_bits_where_all_operands_lie_so(name, form, dtype):
     call = CALLS[name]
     for shape, axis in SHAPES:
-        if call.function.__name__ == "softmax_jacobian" and shape[axis] > 40:
+        if call.name == "softmax_jacobian" and shape[axis] > 40:
             continue
         operands = operands_of(call.operands, shape, dtype, axis)
         given = {key: FORMS[form](array) for key, array in operands.items()}
@@ -149,47 +148,3 @@ def test_bits_in_any_out(name, dtype):
             assert results[-1] is out
             results[-1] = out.astype(dtype)
             assert_same_bits(results, expected)
-
-
-# Overlaps of out along an axis in the middle.
-
-OF_THREE_AXES = [(3, 5, 4), (2, 70, 3)]
-
-
-@each_like_out
-def test_shifted_out_along_the_middle_axis(call, key, dtype):
-    for shape in OF_THREE_AXES:
-        operands = operands_of(call.operands, shape, dtype, 1)
-        like, size = operands[key], operands[key].nbytes
-        for shift in {1, shape[2], shape[1] * shape[2], like.size - 1}:
-            for sign in (-1, 1):
-                start = size + sign * shift * dtype.itemsize
-                arrange = views(like, size, shape, dtype, start)
-                check(call, key, operands, 1, np.full(3 * size, 7, np.uint8), arrange)
-
-
-@each_other
-def test_other_operands_in_out_along_the_middle_axis(call, key, dtype):
-    for shape in OF_THREE_AXES:
-        operands = operands_of(call.operands, shape, dtype, 1)
-        of_operand, shape_of_out = operands[key], call.shape_of_out(shape, 1)
-        size = int(np.prod(shape_of_out)) * dtype.itemsize
-        place = 8 * -(-of_operand.nbytes // 8)
-        for start in starts_of(of_operand.nbytes, size, of_operand.itemsize):
-            arrange = views(of_operand, place + start, shape_of_out, dtype, place)
-            check(call, key, operands, 1, np.full(2 * place + size, 7, np.uint8), arrange)
-
-
-@each_like_out
-def test_out_in_the_gaps_between_rows_that_overlap(call, key, dtype):
-    """Views with steps, of which some numbers are shared."""
-    shape = (4, 6, 5)
-    operands = operands_of(call.operands, shape, dtype, 1)
-    for first, second in (
-        (np.s_[:4, :6, :5], np.s_[1:5, 1:7, 1:6]), (np.s_[::2, :6, :5], np.s_[:4, 1:7, :5]),
-        (np.s_[:4, :6, ::2], np.s_[:4, ::2, :5]), (np.s_[:4, :6, 4::-1], np.s_[:4, 5::-1, :5]),
-    ):  # fmt: skip
-        check(
-            call, key, operands, 1, np.full((8, 12, 10), 7, dtype),
-            lambda memory, one=first, other=second: (memory[one], memory[other]),
-        )  # fmt: skip

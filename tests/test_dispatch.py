@@ -1,42 +1,10 @@
 """Which build is used, and what happens if it can't be: in processes of their own."""
 
-import os
-import signal
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
 from csoftmax import _dispatch
 
-USABLE = [isa for isa in _dispatch.isas_built if isa in _dispatch.isas_supported]
-
-
-def run(code, **environment):
-    """A script in a process of its own. One that hangs is ended, with the processes it started."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("CSOFTMAX_")}
-    command = [sys.executable, "-c", code]
-    with subprocess.Popen(
-        command, env=kept | environment, cwd=Path(__file__).parents[1], text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
-    ) as process:  # fmt: skip
-        try:
-            output, errors = process.communicate(timeout=240)
-        except subprocess.TimeoutExpired:
-            if hasattr(os, "killpg"):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.kill()
-            raise
-    return subprocess.CompletedProcess(command, process.returncode, output, errors)
-
-
-def run_checked(code, **environment):
-    """The output of a script that must succeed."""
-    result = run(code, **environment)
-    assert result.returncode == 0, f"exit status {result.returncode}\n{result.stderr}"
-    return result.stdout
-
+from .helpers import USABLE, run
 
 PRINT_ISA = "import csoftmax; print(csoftmax.show_config('dicts')['isa'])"
 

@@ -1,59 +1,113 @@
-"""The contract's table of edge cases, for every build; pytest turns any warning into an error."""
+"""Special values, for every build; pytest turns any warning into an error."""
 
-import contextlib
-import ctypes
-import mmap
+import itertools
 
 import numpy as np
 import pytest
 
 import csoftmax
 
-INF, NAN = np.inf, np.nan
-LENGTHS = [1, 2, 15, 16, 17, 100, 128, 129, 300, 1000, 4096, 4097, 9000]
+from .cases import LAYOUTS, chunk_of, normal, rows, special_rows
+from .exact import INF, NAN
+from .functions import (
+    CALLS,
+    hold,
+    operands_of,
+    operands_of_rows,
+    results_of_rows,
+)
+from .helpers import bits, garbage
+
+LENGTHS = [1, 2, 7, 8, 16, 17, 40, 63, 64, 65, 100, 129, 300, 1000, 4096, 4097, 9000]
+FEW_LENGTHS = [1, 2, 17, 63, 64, 65, 129, 300, 4097, 9000]
+TEMPERATURES = [1.0, 0.0, 0.3, INF, 7.0]
 pytestmark = pytest.mark.usefixtures("build")
+each_layout = pytest.mark.parametrize("layout", LAYOUTS)
+each_call = pytest.mark.parametrize("name", CALLS)
 
 
-def row(n, dtype, **at):
-    """Numbers that decrease from 0, with others put in at `first`, `middle`, `last`."""
-    x = -np.arange(n, dtype=dtype) / n
-    for place, value in at.items():
-        x[{"first": 0, "middle": n // 2, "last": n - 1}[place]] = value
-    return x
+def is_too_large(call, n):
+    """Of which there would be n squared numbers."""
+    return call.name == "softmax_jacobian" and n > 129
 
 
-@pytest.mark.parametrize("n", LENGTHS)
-@pytest.mark.parametrize("place", ["first", "middle", "last"])
-@pytest.mark.parametrize("temperature", [1.0, 0.5, 0.3, 0.0, INF])
-def test_nan_and_plus_infinity_fill_their_row_and_no_other(n, place, temperature, dtype):
-    for value in (NAN, INF):
-        x = np.stack([row(n, dtype), row(n, dtype, **{place: value}), row(n, dtype)])
-        for function in (csoftmax.softmax, csoftmax.log_softmax):
-            result = function(x, temperature=temperature)
-            assert np.isnan(result[1]).all()
-            others = result[[0, 2]]
-            assert not np.isnan(others).any()
-            np.testing.assert_array_equal(others, function(x[[0, 2]], temperature=temperature))
-        np.testing.assert_array_equal(csoftmax.logsumexp(x)[1], value)
-        loss, grad = csoftmax.cross_entropy_value_and_grad(
-            x, [0, 0, 0], reduction="none", temperature=temperature
-        )
-        assert np.isnan(loss).tolist() == [False, True, False]
-        assert np.isnan(grad).any(-1).tolist() == [False, True, False]
-        np.testing.assert_array_equal(
-            csoftmax.cross_entropy(x, [0, 0, 0], reduction="none", temperature=temperature), loss
-        )
+@each_layout
+@pytest.mark.parametrize("name", [name for name, call in CALLS.items() if call.takes_axis])
+def test_rows_do_not_notice_one_another(name, layout, dtype):
+    """A row has the same bits beside one with NaN or infinities, in any operand."""
+    call = CALLS[name].with_reduction(0)
+    for n in FEW_LENGTHS:
+        if is_too_large(call, n):
+            continue
+        x = rows(normal, 36, n, dtype)
+        operands = operands_of_rows(call.operands, x, TEMPERATURES)
+        expected = results_of_rows(call, operands, layout)
+        for key in operands.keys() & {"logits", "grad", "y", "log_y", "shares"}:
+            bad = operands[key].copy()
+            bad[1::3] = special_rows(n, dtype)[1::2]
+            results = results_of_rows(call, operands | {key: bad}, layout)
+            for result, right in zip(results, expected, strict=True):
+                for others in (np.s_[::3], np.s_[2::3]):
+                    np.testing.assert_array_equal(result[others], right[others], key)
 
 
-@pytest.mark.parametrize("n", LENGTHS)
-@pytest.mark.parametrize("temperature", [1.0, 0.3, 0.0, INF])
-def test_only_minus_infinity(n, temperature, dtype):
-    x = np.full(n, -INF, dtype)
-    assert np.isnan(csoftmax.softmax(x, temperature=temperature)).all()
-    assert np.isnan(csoftmax.log_softmax(x, temperature=temperature)).all()
-    assert csoftmax.logsumexp(x) == -INF
-    x[n // 2] = NAN
-    assert np.isnan(csoftmax.logsumexp(x))
+def what_does_not_count(call, operands):
+    """The operand whose numbers make no difference there, and where."""
+    if "mask" in operands:
+        return "logits", ~operands["mask"]
+    if "grad" in operands:
+        return "grad", operands["y"] == 0 if "y" in operands else operands["log_y"] == -INF
+    return call.places[0], (operands["indices"] == -100)[:, None]
+
+
+@each_layout
+@pytest.mark.parametrize(
+    "name", [name for name, call in CALLS.items() if {"mask", "grad", "indices"} & {*call.operands}]
+)
+def test_what_does_not_count_changes_no_bit(name, layout, dtype):
+    """What is masked, the gradient of what has no probability, ignored rows; also beside NaN."""
+    call = CALLS[name]
+    for n in FEW_LENGTHS:
+        x = rows(normal, 20 if n < 1000 else 8, n, dtype)
+        operands = operands_of_rows(call.operands, x, TEMPERATURES)
+        key, where = what_does_not_count(call, operands)
+        if not call.is_reduced:
+            operands[key][2] = NAN
+        expected = None
+        for value in (0, NAN, float(np.finfo(dtype).max), garbage(x.shape, dtype)):
+            values = np.where(where, value, operands[key]).astype(dtype)
+            results = [bits(one) for one in results_of_rows(call, operands | {key: values}, layout)]
+            expected = expected or results
+            assert results == expected, n
+
+
+@each_call
+def test_choices(name, dtype, limits):
+    """At temperature 0 the first of several maxima, at infinity one of what is not -inf."""
+    call = CALLS[name].with_reduction(0)
+    if "temperature" not in call.operands:
+        return
+    for n, layout in itertools.product(LENGTHS, LAYOUTS):
+        if is_too_large(call, n):
+            continue
+        x = np.random.default_rng(n).integers(0, 5, size=(9, n)).astype(dtype)
+        x[3:6, 1::3] = -INF
+        x[:, 0] = np.resize([0, float(np.finfo(dtype).max)], 9)
+        hold(call, limits, operands_of_rows(call.operands, x, [0, 0, INF, INF, 1]), layout)
+
+
+@each_call
+@pytest.mark.parametrize("shape", [(0,), (3, 0), (0, 0), (0, 5), (2, 0, 3)], ids=str)
+def test_nothing_to_compute(name, shape, dtype, limits):
+    call = CALLS[name]
+    for axis in [*range(-len(shape), len(shape)), *([None] if call.takes_several_axes else [])]:
+        operands = operands_of(call.operands, shape, dtype, axis)
+        for turn in (0, 1, 3):
+            some = call.with_reduction(turn)
+            some.hold(some(operands, axis), limits, operands, axis)
+            if call.out:
+                out = np.empty(call.shape_of_out(shape, axis), dtype)
+                assert some(operands, axis, out)[-1] is out
 
 
 def test_both_infinities_and_nan():
@@ -61,35 +115,21 @@ def test_both_infinities_and_nan():
     assert np.isnan(csoftmax.logsumexp([INF, NAN]))
 
 
-@pytest.mark.parametrize("n", LENGTHS[1:])
-@pytest.mark.parametrize("temperature", [1.0, 2.0, 0.3, 3.3])
-def test_minus_infinity_beside_finite(n, temperature, dtype):
-    for place in ("first", "last"):
-        x = row(n, dtype, **{place: -INF})
-        finite = x > -INF
-        y = csoftmax.softmax(x, temperature=temperature)
-        assert (y[~finite] == 0).all()
-        assert (y[finite] > 0).all()
-        log_y = csoftmax.log_softmax(x, temperature=temperature)
-        assert (log_y[~finite] == -INF).all()
-        assert np.isfinite(log_y[finite]).all()
-        target = int(np.argmin(x))
-        assert csoftmax.cross_entropy(x, target, temperature=temperature) == INF
-
-
-@pytest.mark.parametrize("n", LENGTHS)
 @pytest.mark.parametrize("temperature", [1.0, 1e-3, 0.7, 4.0, 1e3])
-def test_huge_logits(n, temperature, dtype):
+def test_huge_logits(temperature, dtype):
     huge = float(np.finfo(dtype).max) * 0.99
-    for value in (huge, -huge):
-        y = csoftmax.softmax(np.full(n, value, dtype), temperature=temperature)
-        np.testing.assert_allclose(y, 1 / n, rtol=3 * np.finfo(dtype).eps)
-        assert np.isfinite(csoftmax.logsumexp(np.full(n, value, dtype)))
-    x = np.full(n, -huge, dtype)
-    x[-1] = huge
-    expected = np.zeros(n)
-    expected[-1] = 1
-    np.testing.assert_array_equal(csoftmax.softmax(x, temperature=temperature), expected)
+    for n in LENGTHS:
+        for value in (huge, -huge):
+            y = csoftmax.softmax(np.full(n, value, dtype), temperature=temperature)
+            np.testing.assert_allclose(y, 1 / n, rtol=3 * np.finfo(dtype).eps)
+            assert np.isfinite(csoftmax.logsumexp(np.full(n, value, dtype)))
+            entropy = csoftmax.entropy(np.full(n, value, dtype), temperature=temperature)
+            np.testing.assert_allclose(entropy, np.log(n), rtol=4 * np.finfo(dtype).eps)
+        x = np.full(n, -huge, dtype)
+        x[-1] = huge
+        y = csoftmax.softmax(x, temperature=temperature)
+        np.testing.assert_array_equal(y, np.arange(n) == n - 1)
+        assert csoftmax.entropy(x, temperature=temperature) == 0
 
 
 def test_temperature_scales_huge_differences(dtype):
@@ -105,15 +145,21 @@ def test_temperature_scales_huge_differences(dtype):
 
 @pytest.mark.parametrize("temperature", [1e-320, 1e-300, 1e-60, 1e-40, 1e40, 1e60, 1e300])
 def test_extreme_temperatures(temperature, dtype):
-    y = csoftmax.softmax(np.array([1, 3, 2, 3], dtype), temperature=temperature)
-    expected = [0, 0.5, 0, 0.5] if temperature < 1 else [0.25] * 4
-    np.testing.assert_array_equal(y, expected)
-    _, grad = csoftmax.cross_entropy_value_and_grad(
-        np.array([1, 3, 2, 3], dtype), 0, temperature=temperature
-    )
-    with np.errstate(all="ignore"):
-        exact = (np.array(expected, np.longdouble) - [1, 0, 0, 0]) / np.longdouble(temperature)
-        np.testing.assert_allclose(grad, exact.astype(dtype), rtol=4 * np.finfo(dtype).eps)
+    """Of short rows, of some that are copied, and of those with several chunks."""
+    tolerance = 4 * np.finfo(dtype).eps
+    for n in (4, 80, 400, 3 * chunk_of(dtype) + 5):
+        x = np.ones(n, dtype)
+        x[[1, n - 1]], x[n // 2] = 3, 2.5
+        right = np.where(x == 3, 0.5, 0) if temperature < 1 else np.full(n, 1 / n)
+        y = csoftmax.softmax(x, temperature=temperature)
+        np.testing.assert_allclose(y, right, rtol=tolerance)
+        entropy = csoftmax.entropy(x, temperature=temperature)
+        np.testing.assert_allclose(entropy, np.log(2 if temperature < 1 else n), rtol=tolerance)
+        right[0] -= 1
+        with np.errstate(all="ignore"):
+            right = (right / np.longdouble(temperature)).astype(dtype)
+        _, grad = csoftmax.cross_entropy_value_and_grad(x, 0, temperature=temperature)
+        np.testing.assert_allclose(grad, right, rtol=tolerance)
 
 
 @pytest.mark.parametrize("temperature", [1e-320, 1e-300, 1e-70, 1e-60, 1e-50, 1e-40, 1e-31])
@@ -138,126 +184,163 @@ def test_gradient_where_only_its_scale_is_large():
     np.testing.assert_allclose(grad[0], np.array([1, -1, 0]) / 1e-37, rtol=1e-6)
 
 
-@pytest.mark.parametrize("n", LENGTHS)
-def test_temperature_zero_is_argmax(n, dtype):
-    x = np.random.default_rng(n).integers(0, 5, size=(3, n)).astype(dtype)
-    one_hot = np.arange(n) == x.argmax(-1)[:, None]
-    np.testing.assert_array_equal(csoftmax.softmax(x, temperature=0), one_hot)
-    log_y = csoftmax.log_softmax(x, temperature=0)
-    np.testing.assert_array_equal(log_y, np.where(one_hot, 0, -INF))
-    target = np.zeros(3, int)
-    loss, grad = csoftmax.cross_entropy_value_and_grad(x, target, temperature=0, reduction="none")
-    np.testing.assert_array_equal(loss, -log_y[:, 0])
-    right = one_hot[:, 0]
-    assert (grad[right] == 0).all()
-    wrong = np.where(one_hot, INF, np.where(np.arange(n) == 0, -INF, 0))
-    np.testing.assert_array_equal(grad[~right], wrong[~right])
+# Vector-Jacobian products.
+
+@pytest.mark.parametrize("name", ["softmax_vjp", "log_softmax_vjp"])
+@pytest.mark.parametrize("temperature", [1e-310, 1e-300, 1e-40, 1e-37, 1e37, 1e40, 1e300])
+def test_products_at_extreme_temperatures(name, temperature, dtype, limits):
+    """Where gradients are as extreme the result is ordinary, also if 1 / T is no normal number."""
+    call = CALLS[f"{name}, temperature"]
+    size = np.clip(temperature, *((1e-30, 1e30) if dtype == np.float32 else (1e-290, 1e290)))
+    for n, layout in itertools.product((4, 80, 400, 5000), LAYOUTS):
+        operands = operands_of_rows(call.operands, rows(normal, 4, n, dtype), [temperature])
+        operands["grad"] = (size * np.random.default_rng(0).normal(size=(4, n))).astype(dtype)
+        hold(call, limits, operands, layout)
 
 
-@pytest.mark.parametrize("n", LENGTHS)
-def test_temperature_infinity_is_uniform(n, dtype):
-    x = row(n, dtype, first=float(np.finfo(dtype).max))
-    x[1::3] = -INF
-    finite = x > -INF
-    y = csoftmax.softmax(x, temperature=INF)
-    np.testing.assert_array_equal(y, np.where(finite, dtype.type(1 / finite.sum()), 0))
-    log_y = csoftmax.log_softmax(x, temperature=INF)
-    np.testing.assert_allclose(log_y[finite], -np.log(finite.sum()), rtol=1e-6)
-    assert (log_y[~finite] == -INF).all()
-    loss, grad = csoftmax.cross_entropy_value_and_grad(x, 0, temperature=INF)
-    assert loss == -log_y[0]
-    assert (grad == 0).all()
+def test_equal_gradients_cancel(dtype):
+    """As probabilities sum to 1, what is added to all gradients makes no difference."""
+    y = np.full((3, 64), 1 / 64, dtype)
+    grad = np.full_like(y, 1e6)
+    assert (csoftmax.softmax_vjp(grad, y) == 0).all()
+    grad[:, 3] += 64
+    right = np.where(np.arange(64) == 3, 1 - 1 / 64, -1 / 64)
+    np.testing.assert_array_equal(csoftmax.softmax_vjp(grad, y), np.tile(right, (3, 1)))
 
 
-@pytest.mark.parametrize("shape", [(0,), (3, 0), (0, 0)])
-def test_empty_axis(shape):
-    x = np.empty(shape, np.float32)
-    for function in (csoftmax.softmax, csoftmax.log_softmax):
-        assert function(x).shape == shape
-        assert function(x).dtype == np.float32
-    result = csoftmax.logsumexp(x)
-    assert result.shape == shape[:-1]
-    assert (result == -INF).all()
+FUNCTIONS_OF_PRODUCTS = [
+    (csoftmax.softmax, csoftmax.softmax_vjp), (csoftmax.log_softmax, csoftmax.log_softmax_vjp)
+]  # fmt: skip
+each_pair = pytest.mark.parametrize(("function", "product"), FUNCTIONS_OF_PRODUCTS)
 
 
-def test_no_rows():
-    x = np.empty((0, 5), np.float32)
-    assert csoftmax.softmax(x).shape == (0, 5)
-    assert csoftmax.logsumexp(x).shape == (0,)
-    target = np.empty(0, int)
-    assert np.isnan(csoftmax.cross_entropy(x, target))
-    assert csoftmax.cross_entropy(x, target, reduction="sum") == 0
-    assert csoftmax.cross_entropy(x, target, reduction="none").shape == (0,)
-    loss, grad = csoftmax.cross_entropy_value_and_grad(x, [])
+@each_pair
+def test_rows_without_an_outcome(function, product, dtype):
+    """Where softmax is NaN the gradient is NaN; where everything is masked it is 0."""
+    for n in (2, 17, 64, 65, 300, 4096, 9000):
+        x, where = np.full((3, n), -INF, dtype), np.ones((3, n), bool)
+        where[1] = where[2, 1:] = False
+        result = product(np.ones_like(x), function(x, where=where))
+        assert np.isnan(result[0]).all()
+        assert (result[1] == 0).all()
+        assert np.isnan(result[2, 0])
+        assert (result[2, 1:] == 0).all()
+
+
+@pytest.mark.parametrize("copies", [1, 5, 16, 40, 200, 3000])
+def test_products_at_temperature_0(copies, dtype):
+    """What is not 0 without the temperature is infinite."""
+    y = np.array([0.5, 0.25, 0.25, 0] * copies, dtype) / copies
+    grad = np.array([2, 1, -5, NAN] * copies, dtype)
+    right = np.array([INF, INF, -INF, 0] * copies)
+    np.testing.assert_array_equal(csoftmax.softmax_vjp(grad, y, temperature=0), right)
+    columns = csoftmax.softmax_vjp(
+        np.tile(grad, (3, 1)).T, np.tile(y, (3, 1)).T, 0, temperature=[0, 1, 0]
+    )
+    np.testing.assert_array_equal(columns[:, ::2], np.tile(right, (2, 1)).T)
+    assert np.isfinite(columns[:, 1]).all()
+    log_y = np.log(y, where=y > 0, out=np.full_like(y, -INF))
+    right = np.array([INF, INF, -INF, 0] * copies)    # of 2 + 1, 1 + 0.5, -5 + 0.5
+    result = csoftmax.log_softmax_vjp(grad, log_y, temperature=0)
+    np.testing.assert_array_equal(result, right)
+
+
+@each_pair
+@pytest.mark.parametrize("temperature", [0, INF])
+def test_products_with_an_outcome_of_their_temperature(function, product, temperature, dtype):
+    """Of an outcome that is one-hot nothing is left to be divided; what infinity divides is 0."""
+    for n in (1, 5, 64, 300, 9000):
+        x = rows(normal, 9, n, dtype)
+        grad = operands_of_rows(["grad"], x)["grad"]
+        y = function(x, temperature=temperature)
+        assert (product(grad, y, temperature=temperature) == 0).all()
+        assert (product(grad.T, y.T, 0, temperature=[temperature] * 9) == 0).all()
+
+
+def test_jacobian_at_the_edges(dtype):
+    y = np.array([[0, 1, 0], [0.25, 0.5, 0.25]], dtype)
+    assert (csoftmax.softmax_jacobian(y, temperature=INF) == 0).all()
+    assert (csoftmax.softmax_jacobian(y[:1], temperature=0) == 0).all()
+    expected = np.array([[3, -2, -1], [-2, 4, -2], [-1, -2, 3]]) / 16
+    np.testing.assert_array_equal(csoftmax.softmax_jacobian(y)[1], expected)
+    np.testing.assert_array_equal(csoftmax.softmax_jacobian(y, temperature=0.5)[1], 2 * expected)
+    assert csoftmax.softmax_jacobian(y[:, :0]).shape == (2, 0, 0)
+    assert csoftmax.softmax_jacobian(y[:0]).shape == (0, 3, 3)
+    assert csoftmax.softmax_jacobian(y.astype(np.float16)).dtype == np.float32
+    assert csoftmax.softmax_jacobian([0, 1]).dtype == np.float64
+
+
+# Losses.
+
+
+def results(x, target, **keywords):
+    """The loss from each function, and the gradient."""
+    keywords = {"reduction": "none", **keywords}
+    loss, gradient = csoftmax.cross_entropy_value_and_grad(x, target, **keywords)
+    return loss, csoftmax.cross_entropy(x, target, **keywords), gradient
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_everything_ignored(smoothing, dtype):
+    x = rows(normal, 3, 4, dtype)
+    for reduction, right in (("mean", NAN), ("sum", 0), ("none", [0, 0, 0])):
+        loss, alone, gradient = results(
+            x, [-100] * 3, reduction=reduction, label_smoothing=smoothing, weight=np.ones(4)
+        )
+        np.testing.assert_array_equal(loss, right)
+        np.testing.assert_array_equal(alone, right)
+        assert (gradient == 0).all()
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_weights_that_are_all_0(smoothing, dtype):
+    x = rows(normal, 3, 4, dtype)
+    x[0, 1] = -INF
+    keywords = {"label_smoothing": smoothing, "weight": np.zeros(4)}
+    loss, alone, _ = results(x, [1, 2, 3], reduction="mean", **keywords)
     assert np.isnan(loss)
-    assert grad.shape == (0, 5)
-
-
-def test_everything_ignored():
-    x = np.ones((3, 4))
-    loss, grad = csoftmax.cross_entropy_value_and_grad(x, [-100] * 3)
-    assert np.isnan(loss)
-    assert (grad == 0).all()
-    assert csoftmax.cross_entropy(x, [-100] * 3, reduction="sum") == 0
-
-
-def test_no_floating_point_flag_is_left_behind(dtype):
-    x = np.array([[NAN, INF, -INF], [1e-30, 2e-30, 3e-30], [-80, 0, 1]], dtype)
-    with np.errstate(all="raise"):
-        for temperature in (1.0, 0.0, 1e-3, 1e30, INF):
-            csoftmax.softmax(x, temperature=temperature)
-            csoftmax.log_softmax(x, temperature=temperature)
-            csoftmax.cross_entropy_value_and_grad(x, [0, 1, 2], temperature=temperature)
-        csoftmax.logsumexp(x)
-
-
-@contextlib.contextmanager
-def beside_a_forbidden_page(size, side):
-    """`size` bytes of memory; to touch what is before or behind them ends the process."""
-    pages = -(-size // mmap.PAGESIZE)
-    forbidden, start = {
-        "behind": (pages * mmap.PAGESIZE, pages * mmap.PAGESIZE - size),
-        "before": (0, mmap.PAGESIZE),
-    }[side]
-    memory = mmap.mmap(-1, (pages + 1) * mmap.PAGESIZE)
-    page = ctypes.c_void_p(np.frombuffer(memory, np.uint8).ctypes.data + forbidden)
-    mprotect = ctypes.CDLL(None).mprotect
-    assert mprotect(page, mmap.PAGESIZE, 0) == 0
-    try:
-        yield np.ndarray(size, np.uint8, memory, start)
-    finally:
-        mprotect(page, mmap.PAGESIZE, mmap.PROT_READ | mmap.PROT_WRITE)
-
-
-@pytest.mark.parametrize("side", ["before", "behind"])
-@pytest.mark.parametrize("layout", ["contiguous", "side by side", "with gaps"])
-@pytest.mark.parametrize(
-    "shape",
-    [(1, n) for n in (0, 1, 3, 5, 16, 63, 64, 65, 128, 129, 300, 301, 4096, 4099)]
-    + [(2, 3), (3, 17), (7, 2), (19, 40), (35, 128), (18, 129), (17, 300), (19, 301), (3, 4101)],
-    ids=str,
-)
-def test_nothing_outside_input_and_output_is_touched(shape, layout, side, dtype):
-    count, n = shape
-    steps = {"contiguous": (n, 1), "side by side": (1, count), "with gaps": (2 * n, 2)}[layout]
-    numbers = (count - 1) * steps[0] + (n - 1) * steps[1] + 1 if n else 0
-    strides = [step * dtype.itemsize for step in steps]
-    target = np.arange(count) % max(n, 1)
-    with (
-        beside_a_forbidden_page(numbers * dtype.itemsize, side) as input_memory,
-        beside_a_forbidden_page(numbers * dtype.itemsize, side) as output_memory,
+    assert np.isnan(alone)
+    for target, reduction in (
+        ([1, 2, 3], "sum"), ([1, 2, 3], "none"), (np.full((3, 4), 0.25), "none"),
+        (np.full((3, 4), 0.25), "mean"),    # divided by 3
     ):
-        x = np.ndarray(shape, dtype, input_memory, strides=strides)
-        out = np.ndarray(shape, dtype, output_memory, strides=strides)
-        x[...] = np.random.default_rng(0).normal(size=shape)
-        x[::2, n // 2 : n // 2 + 1] += 50
-        csoftmax.logsumexp(x)
-        for temperature in (1.0, 0.7, INF):
-            csoftmax.softmax(x, temperature=temperature, out=out)
-            csoftmax.log_softmax(x, temperature=temperature, out=out)
-            if n:
-                csoftmax.cross_entropy(x, target, temperature=temperature)
-                csoftmax.cross_entropy_value_and_grad(x, target, temperature=temperature, out=out)
+        for result in results(x, target, reduction=reduction, **keywords):
+            assert (result == 0).all()
+
+
+def test_a_target_at_minus_infinity(dtype):
+    """The loss is inf, but where the weight is 0: 0 * inf is 0 here, in PyTorch it is NaN."""
+    log_y = np.array([[-INF, 0, -INF], [-1, -2, -3]], dtype)
+    for target, weight, right in (
+        ([0, 0], None, [INF, 1]), ([1, 0], None, [0, 1]), ([0, 0], [2, 1, 1], [INF, 2]),
+        ([0, 2], [0, 1, 1], [0, 3]), ([1, 0], [0, 1, 1], [0, 0]),
+    ):  # fmt: skip
+        losses = csoftmax.nll_loss(log_y, target, weight=weight, reduction="none")
+        np.testing.assert_array_equal(losses, right)
+        total = csoftmax.nll_loss(log_y, target, weight=weight, reduction="sum")
+        assert total == sum(right)
+
+
+def test_nan_and_what_is_ignored(dtype):
+    log_y = np.array([[NAN] * 3, [INF] * 3, [-INF] * 3, [-1, -2, -3], [NAN] * 3], dtype)
+    target = [-100, -100, -100, 1, 0]
+    losses = csoftmax.nll_loss(log_y, target, reduction="none")
+    np.testing.assert_array_equal(losses, [0, 0, 0, 2, NAN])
+    assert np.isnan(csoftmax.nll_loss(log_y, target))
+    for reduction in ("mean", "sum"):
+        assert csoftmax.nll_loss(log_y[:4], target[:4], reduction=reduction) == 2
+
+
+def test_nothing_to_take_the_mean_of(dtype):
+    log_y = -np.ones((3, 4), dtype)
+    for some, target, weight in (
+        (log_y, [-100] * 3, None), (log_y, [-100] * 3, np.ones(4)), (log_y, [1, 2, 3], np.zeros(4)),
+        (log_y[:0], np.empty(0, int), None), (log_y[:0], [], np.ones(4)),
+    ):  # fmt: skip
+        assert np.isnan(csoftmax.nll_loss(some, target, weight=weight))
+        assert csoftmax.nll_loss(some, target, weight=weight, reduction="sum") == 0
+        losses = csoftmax.nll_loss(some, target, weight=weight, reduction="none")
+        np.testing.assert_array_equal(losses, np.zeros(len(some)))
 
 
 def test_casts_to_a_smaller_out_do_not_warn():

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from . import test_dispatch
-from .calls import CALLS, WITH_OUT, operands_of
+from .functions import CALLS, WITH_OUT, operands_of
+from .helpers import USABLE, run
 
 # Every length that a loop's tail can have; and around blocks and chunks.
 LENGTHS = [
@@ -20,7 +20,6 @@ GUARD = 1024    # bytes; a batch of columns has 512, a vector 64
 
 # NaN that no computation makes: to write a NaN is not mistaken for writing nothing.
 UNWRITTEN = {4: 0x7FC0BEEF, 8: 0x7FF800000BADBEEF}
-
 
 
 def some_rows(n, turn):
@@ -183,11 +182,11 @@ def touch_everything():
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="pages are made unreadable as Linux does it")
-@pytest.mark.parametrize("isa", test_dispatch.USABLE)
+@pytest.mark.parametrize("isa", USABLE)
 def test_arrays_at_the_border_of_unreadable_pages(isa):
     """In a process of its own, so that its end is a failure with the name of the case."""
     code = f"import sys; sys.path.insert(0, {str(Path(__file__).parents[1])!r})\n"
     code += f"from {__name__} import touch_everything; touch_everything()"
-    result = test_dispatch.run(code, CSOFTMAX_ISA=isa, PYTHONFAULTHANDLER="1")
+    result = run(code, CSOFTMAX_ISA=isa, PYTHONFAULTHANDLER="1")
     last = result.stdout.splitlines()[-1:] or ["before the first case"]
     assert result.returncode == 0, f"{last[0]}\n{result.stderr}"

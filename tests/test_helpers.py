@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from .test_dispatch import run_checked
+from .helpers import run_checked
 
 needs_proc = pytest.mark.skipif(
     not os.path.isdir("/proc/self/task"), reason="needs Linux's /proc to look at threads"

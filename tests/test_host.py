@@ -1,6 +1,7 @@
 """The host process is left alone: floating-point unit, signals, files, what others set."""
 
 import ast
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +9,11 @@ import pytest
 
 import csoftmax
 
-from . import every_function, fenv
-from .test_dispatch import run_checked
+from . import fenv
+from .cases import nans, special_rows
+from .every_function import OPERANDS, few
+from .functions import CALLS, masks, operands_of_rows
+from .helpers import run_checked
 
 needs_fenv = pytest.mark.skipif(not fenv.IS_KNOWN, reason="needs glibc on x86-64 or AArch64")
 TEMPERATURES = [1.0, 0.7, 0.0, np.inf, 1e-320, 1e-30, 1e300]
@@ -23,19 +27,18 @@ def special_inputs(count, n, dtype):
     extremes = [smallest / 3, -smallest / 8, largest, -largest, 0, -0.0, 1]
     with np.errstate(under="ignore"):
         others = [rng.choice(extremes, size=(count, n)), 30 * rng.normal(size=(count, n))]
-        special = every_function.special_rows(n, dtype)
-        x = np.concatenate([special, *(one.astype(dtype) for one in others)])
-    return x, *every_function.companions(len(x), n, dtype)
+        special = special_rows(n, dtype)
+        return np.concatenate([special, *(one.astype(dtype) for one in others)])
 
 
-def special_calls(x, beside, target, weight):
-    """(name, call), of every function, with temperatures of every kind, masked too."""
-    of_rows = np.resize([0, 0.3, 1, np.inf, 1e-310], len(x))
-    for temperature in (*TEMPERATURES, of_rows):
-        named = every_function.with_temperature(x, -1, beside, target, weight, temperature)
-        yield from named.items()
-        yield from every_function.masked(x, -1, beside < 0.3, temperature).items()
-    yield from every_function.without_temperature(x, -1, beside, target, weight).items()
+def special_calls(x):
+    """(name, call), of every call, with temperatures of every kind."""
+    operands = operands_of_rows(sorted(OPERANDS), x, [0, 0.3, 1, np.inf, 1e-310], special=True)
+    for temperature in (*TEMPERATURES, operands["temperature"]):
+        some = operands | {"temperature": temperature}
+        for name, call in CALLS.items():
+            given = few(some, -1) if call.name == "softmax_jacobian" else some
+            yield name, functools.partial(call, given)
 
 
 # For two threads, and for one.
@@ -47,10 +50,9 @@ each_shape = pytest.mark.parametrize("shape", SHAPES, ids=str)
 @each_shape
 def test_no_warning_and_no_flag_for_any_input(shape, dtype, build):
     """FE_INEXACT, which Python's own arithmetic raises all the time, doesn't count."""
-    inputs = special_inputs(*shape, dtype)
     left = {}
     with np.errstate(all="raise"):
-        for name, call in special_calls(*inputs):
+        for name, call in list(special_calls(special_inputs(*shape, dtype))):
             fenv.clear_flags()
             call()
             if fenv.flags():
@@ -90,10 +92,11 @@ def test_a_narrower_out_leaves_no_flag(function, out_dtype):
 @pytest.mark.parametrize("function", [csoftmax.softmax, csoftmax.log_softmax])
 def test_flags_of_before_stay(function, shape, dtype, build):
     """Where NumPy computes, it clears them for every ufunc; here it doesn't."""
-    x, beside, *_ = special_inputs(*shape, dtype)
+    x = special_inputs(*shape, dtype)
+    mask = masks(*x.shape)
     for name in fenv.FLAGS:
         for temperature in TEMPERATURES:
-            for where in (None, beside < 0.3):
+            for where in (None, mask):
                 fenv.clear_flags()
                 fenv.raise_flags([name])
                 function(x, temperature=temperature, where=where)
@@ -102,26 +105,27 @@ def test_flags_of_before_stay(function, shape, dtype, build):
 
 
 def test_signalling_nan_in_nll_loss(dtype):
-    x = np.full((2, 3), every_function.nans(dtype)[4])
+    x = np.full((2, 3), nans(dtype)[4])
     with np.errstate(all="raise"):
         csoftmax.nll_loss(x, [0, 1])
 
 
 @pytest.mark.parametrize("function", [csoftmax.softmax_vjp, csoftmax.log_softmax_vjp])
 def test_signalling_nan_in_a_gradient_of_another_type(function):
-    grad = np.full((2, 3), every_function.nans(np.dtype(np.float32))[4])
+    grad = np.full((2, 3), nans(np.dtype(np.float32))[4])
     with np.errstate(all="raise"):
         function(grad, np.full((2, 3), 0.3))
 
 
-def every_call(x, dtype):
+def every_call(x):
     """Of all functions, on ordinary rows and on special ones."""
-    beside, target, weight = every_function.companions(*x.shape, dtype)
-    return [
-        *every_function.with_temperature(x, -1, beside, target, weight, 0.7).values(),
-        *every_function.without_temperature(x, -1, beside, target, weight).values(),
-        *(call for _, call in special_calls(*special_inputs(6, 65, dtype))),
+    special = special_calls(special_inputs(6, 65, x.dtype))
+    operands = operands_of_rows(sorted(OPERANDS), x, [0.7])
+    ordinary = [
+        functools.partial(call, few(operands, -1) if call.name == "softmax_jacobian" else operands)
+        for call in CALLS.values()
     ]
+    return [*ordinary, *(call for _, call in special)]
 
 
 MODES = {
@@ -138,7 +142,7 @@ each_large_shape = pytest.mark.parametrize("shape", [(300, 5), (300, 100), (3, 3
 @pytest.mark.parametrize("mode", MODES)
 def test_the_mode_of_the_host_stays(mode, shape, dtype, build):
     """And nothing crashes."""
-    every = every_call(np.random.default_rng(0).normal(size=shape).astype(dtype), dtype)
+    every = every_call(np.random.default_rng(0).normal(size=shape).astype(dtype))
     MODES[mode]()
     try:
         before = fenv.control()

@@ -1,60 +1,19 @@
-"""Reductions and ignored rows; accuracy and edge cases stand in the files of those names."""
+"""Losses and gradients: peers' results, means and sums, finite differences, distillation."""
 
 import functools
+import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 import csoftmax
 
-from .exact import LONG, Exact
+from .cases import LAYOUTS, normal, rows
+from .exact import LONG, Exact, coefficients, largest_error
+from .functions import CALLS, hold, masks, operands_of_rows
 
 pytestmark = pytest.mark.usefixtures("build")
-
-
-@pytest.fixture
-def problem(dtype):
-    rng = np.random.default_rng(0)
-    x = (3 * rng.normal(size=(50, 7))).astype(dtype)
-    target = rng.integers(7, size=50)
-    target[::5] = -100
-    return x, target, np.where(target == -100, 0, Exact(x).loss(np.maximum(target, 0)))
-
-
-def test_reductions(problem, dtype):
-    x, target, losses = problem
-    eps = np.finfo(dtype).eps
-    np.testing.assert_allclose(
-        csoftmax.cross_entropy(x, target, reduction="none"), losses.astype(dtype), rtol=4 * eps
-    )
-    for reduction, right in (("sum", losses.sum()), ("mean", losses.sum() / 40)):
-        loss, grad = csoftmax.cross_entropy_value_and_grad(x, target, reduction=reduction)
-        assert loss.dtype == np.float64
-        assert abs(loss - right) <= 4 * eps * right
-        assert loss == csoftmax.cross_entropy(x, target, reduction=reduction)
-        assert (grad[::5] == 0).all()
-
-
-def test_gradient_weights_by_reduction(problem):
-    x, target, _ = problem
-    gradients = {
-        reduction: csoftmax.cross_entropy_value_and_grad(x, target, reduction=reduction)[1]
-        for reduction in ("mean", "sum", "none")
-    }
-    np.testing.assert_array_equal(gradients["sum"], gradients["none"])
-    np.testing.assert_allclose(
-        gradients["mean"], gradients["sum"] / 40, rtol=4 * np.finfo(x.dtype).eps
-    )
-
-
-def test_an_ignored_class_may_be_in_range(problem):
-    x, target, _ = problem
-    target = np.where(target == -100, 0, target)
-    loss = csoftmax.cross_entropy(x, target, ignore_index=3)
-    kept = target != 3
-    np.testing.assert_allclose(
-        loss, csoftmax.cross_entropy(x[kept], target[kept]), rtol=2 * np.finfo(x.dtype).eps
-    )
 
 
 def test_sum_is_accumulated_in_float64():
@@ -62,9 +21,9 @@ def test_sum_is_accumulated_in_float64():
     x = np.zeros((1_000_000, 3), np.float32)
     x[::2, 0] = 1
     target = np.zeros(1_000_000, int)
-    losses = csoftmax.cross_entropy(x, target, reduction="none")
-    right = losses.astype(LONG).sum()
-    assert csoftmax.cross_entropy(x, target, reduction="sum") == right
+    for function in (csoftmax.cross_entropy, csoftmax.nll_loss):
+        right = function(x - 0.1, target, reduction="none").astype(LONG).sum()
+        assert function(x - 0.1, target, reduction="sum") == right
 
 
 def reductions(x, target, weight):
@@ -112,23 +71,133 @@ def test_means_of_close_parameters_differ():
     assert (np.abs(means - right) < np.spacing(np.float32(2)) / 50).all()
 
 
-@pytest.mark.parametrize("dtype_of_target", [np.int8, np.uint8, np.int32, np.uint64, ">i4"])
-def test_integer_types_of_targets(problem, dtype_of_target):
-    x, target, _ = problem
-    target = np.maximum(target, 0)
-    expected = csoftmax.cross_entropy(x, target)
-    assert csoftmax.cross_entropy(x, target.astype(dtype_of_target)) == expected
+@pytest.mark.parametrize(
+    "name", [name for name, call in CALLS.items() if "indices" in call.operands]
+)
+def test_any_number_may_be_ignored(name, dtype, limits):
+    for n, layout in itertools.product((3, 17, 129, 4097), LAYOUTS):
+        for ignore_index in (-1, 0, 2, n, 10**18):
+            call = CALLS[name]
+            call = replace(call, others=call.others | {"ignore_index": ignore_index})
+            operands = operands_of_rows(call.operands, rows(normal, 9, n, dtype), [0.7])
+            operands["indices"][1::7] = ignore_index
+            hold(call, limits, operands, layout)
 
 
-def test_gradient_against_finite_differences(problem):
-    x, target, _ = problem
-    x = x.astype(np.float64)
-    target = np.maximum(target, 0)
-    _, grad = csoftmax.cross_entropy_value_and_grad(x, target, reduction="sum", temperature=1.7)
+def derivatives(total, x):
+    """Slopes of a function of logits, one for each of them."""
     step = LONG(2) ** -20
-    for column in range(x.shape[1]):
+    slopes = np.empty(x.shape)
+    for place in np.ndindex(x.shape):
         up, down = x.astype(LONG), x.astype(LONG)
-        up[:, column] += step
-        down[:, column] -= step
-        slope = (Exact(up, 1.7).loss(target) - Exact(down, 1.7).loss(target)) / (2 * step)
-        np.testing.assert_allclose(grad[:, column], slope.astype(float), rtol=1e-8, atol=1e-11)
+        up[place] += step
+        down[place] -= step
+        slopes[place] = (total(up) - total(down)) / (2 * step)
+    return slopes
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in CALLS if name.startswith("cross_entropy_value_and_grad")]
+)
+def test_gradients_against_finite_differences(name):
+    """Of the exact losses."""
+    call = CALLS[name]
+    x = np.random.default_rng(0).normal(size=(8, 5))
+    operands = operands_of_rows(call.operands, x, [0.5, 1.0, 1.7, 4.0])
+    places, keywords = call.arguments(operands)
+    temperature = keywords.pop("temperature", np.ones(8))
+    reduction = keywords.pop("reduction", "mean")
+    del keywords["axis"]
+
+    def total(x):
+        c, divisor = coefficients(places[1], 5, **keywords)
+        loss = -(c * Exact(x, temperature).log_softmax).sum()
+        return loss / divisor if reduction == "mean" else loss
+
+    np.testing.assert_allclose(call(operands)[1], derivatives(total, x), 1e-8, 1e-11)
+
+
+@pytest.mark.parametrize("name", ["softmax", "log_softmax"])
+@pytest.mark.parametrize("temperature", [1.0, 1.7])
+def test_products_against_finite_differences(name, temperature):
+    """Of the exact function, masked; a masked logit changes nothing."""
+    x, where = np.random.default_rng(0).normal(size=(12, 7)), masks(12, 7)
+    grad = np.random.default_rng(1).normal(size=x.shape)
+    y = getattr(csoftmax, name)(x, temperature=temperature, where=where)
+    result = getattr(csoftmax, f"{name}_vjp")(grad, y, temperature=temperature)
+    kept = where.any(-1)
+
+    def total(x):
+        outcome = getattr(Exact(x, temperature, where[kept]), name)
+        return (grad[kept] * np.where(where[kept], outcome, 0)).sum()
+
+    np.testing.assert_allclose(result[kept], derivatives(total, x[kept]), 1e-8, 1e-11)
+    assert (result[~where] == 0).all()
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.3])
+def test_a_gradient_times_the_jacobian(temperature, dtype, limits):
+    x = rows(normal, 20, 30, dtype)
+    y = csoftmax.softmax(x, temperature=temperature, where=masks(20, 30))
+    grad = np.random.default_rng(0).normal(size=y.shape).astype(dtype)
+    jacobian = csoftmax.softmax_jacobian(y, temperature=temperature).astype(LONG)
+    product = (grad.astype(LONG)[:, None] @ jacobian)[:, 0]
+    result = csoftmax.softmax_vjp(grad, y, temperature=temperature)
+    exact = y.astype(LONG)
+    terms = np.maximum(np.eye(30) * exact[:, None], exact[:, None] * exact[..., None]) / temperature
+    scale = np.abs(grad.astype(LONG))[:, None] @ terms
+    error = np.abs(result - product) / np.finfo(dtype).eps
+    limit = 2 * limits["gradient"]    # of both functions
+    assert (error <= limit * scale[:, 0].max(-1, keepdims=True)).all()
+
+
+# What torch.nn.functional.cross_entropy 2.13 makes of these: the loss, and the last row's gradient.
+PEER_LOGITS = [[1.0, -0.5, 2.0, 0.25], [0.0, 3.0, -1.0, 0.5], [2.0, 2.0, -3.0, 1.0]]
+PEER_WEIGHT = [0.5, 2.0, 0.25, 1.5]
+PEER_INDICES = [0, -100, 3]
+PEER_PROBABILITIES = [[0.1, 0.2, 0.3, 0.4], [0.0, 1.0, 0.0, 0.0], [0.25, 0.25, 0.5, 0.0]]
+PEER_RESULTS = [
+    (PEER_INDICES, None, 0.1, "mean", 1.7154087297464733,
+     [0.19806023698420488, 0.19806023698420488, -0.011081256283085553, -0.3850392176853243]),
+    (PEER_INDICES, PEER_WEIGHT, 0.0, "mean", 1.769810027268726,
+     [0.31584035547630734, 0.31584035547630734, 0.002128115575371673, -0.6338088265279864]),
+    (PEER_INDICES, PEER_WEIGHT, 0.1, "mean", 1.8004622958274163,
+     [0.30037834510824846, 0.2816283451082484, -0.0010589544622433343, -0.5809477357542535]),
+    (PEER_INDICES, PEER_WEIGHT, 0.1, "sum", 3.6009245916548327,
+     [0.6007566902164969, 0.5632566902164968, -0.0021179089244866686, -1.161895471508507]),
+    (PEER_PROBABILITIES, None, 0.0, "mean", 1.7631642036845137,
+     [0.05704015798946993, 0.05704015798946993, -0.16572083752205702, 0.051640521543117164]),
+    (PEER_PROBABILITIES, None, 0.1, "mean", 1.8094142036845138,
+     [0.05704015798946993, 0.05704015798946993, -0.1573875041887237, 0.04330718820978383]),
+    (PEER_PROBABILITIES, PEER_WEIGHT, 0.1, "mean", 1.455101218617721,
+     [0.06800012342927338, -0.056999876570726624, -0.03884440431410706, 0.02784415745556028]),
+    (PEER_PROBABILITIES, PEER_WEIGHT, 0.1, "sum", 4.365303655853163,
+     [0.20400037028782014, -0.17099962971217986, -0.11653321294232118, 0.08353247236668085]),
+]  # fmt: skip
+
+
+def test_the_peers_results():
+    for target, weight, smoothing, reduction, right, right_row in PEER_RESULTS:
+        loss, gradient = csoftmax.cross_entropy_value_and_grad(
+            PEER_LOGITS, target, weight=weight, label_smoothing=smoothing, reduction=reduction
+        )
+        np.testing.assert_allclose(loss, right, rtol=1e-14)
+        np.testing.assert_allclose(gradient[2], right_row, rtol=1e-13)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+def test_a_student_that_is_its_teacher_has_nothing_to_learn(temperature, dtype, limits):
+    """The gradient is what the errors of probabilities leave: of the targets, and of their sum."""
+    suffix = "" if temperature == 1 else " with temperature"
+    limit = 2 * limits["softmax" + suffix] + limits["gradient" + suffix]
+    for shape in ((40, 10), (20, 130), (6, 1000), (3, 5000)):
+        x = 5 * rows(normal, *shape, dtype)
+        target = csoftmax.softmax(x, temperature=temperature)
+        loss, gradient = csoftmax.cross_entropy_value_and_grad(
+            x, target, temperature=temperature, reduction="none"
+        )
+        scale = target.max(-1, keepdims=True) / dtype.type(temperature)
+        zero = np.zeros(shape, LONG)
+        assert largest_error(gradient, zero, dtype, np.broadcast_to(scale, shape)) <= limit
+        entropy = -(target * csoftmax.log_softmax(x, temperature=temperature)).sum(-1)
+        np.testing.assert_allclose(loss, entropy, rtol=1e-5)

@@ -5,12 +5,13 @@ import pytest
 
 import csoftmax
 
-from .calls import CALLS, operands_of, rows_of
+from .contract import axes_of, without
+from .functions import CALLS, operands_of
 
 AXES = 64
 SHAPE = (2, 3, 4)
 PLACES = (0, 2, AXES - 1)    # where these lengths stand among others of 1
-NAMES = [name for name, call in CALLS.items() if call.function is not csoftmax.softmax_jacobian]
+NAMES = [name for name, call in CALLS.items() if call.name != "softmax_jacobian"]
 
 
 def with_many_axes(array, places=PLACES):
@@ -24,7 +25,7 @@ def full(operands, axis):
     """Operands as arrays of three axes; weights of classes, which have one, as they are."""
     made = dict(operands)
     for name, array in operands.items():
-        if array.shape == rows_of(SHAPE, axis) and array.ndim < len(SHAPE):
+        if array.shape == without(SHAPE, axes_of(axis, 3)) and array.ndim < len(SHAPE):
             made[name] = np.expand_dims(array, axis)
         elif name == "pos_weight":
             made[name] = array[None, None]

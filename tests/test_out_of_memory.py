@@ -17,8 +17,8 @@ from types import CodeType, FunctionType
 import numpy as np
 import pytest
 
-from .calls import CALLS, operands_of
-from .test_dispatch import run_checked
+from .functions import CALLS, operands_of
+from .helpers import run_checked
 
 # Lengths and numbers of rows, and how they lie: what scratch memory is needed for.
 EXTREME = "extreme temperatures"

@@ -7,7 +7,7 @@ import pytest
 
 import csoftmax
 
-from .test_dispatch import run_checked
+from .helpers import run_checked
 
 
 @pytest.fixture

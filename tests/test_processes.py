@@ -8,7 +8,7 @@ import os
 
 import pytest
 
-from .test_dispatch import run_checked
+from .helpers import run_checked
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 

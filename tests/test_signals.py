@@ -4,7 +4,7 @@ import signal
 
 import pytest
 
-from .test_dispatch import run_checked
+from .helpers import run_checked
 
 COMMON = """
 import signal, tracemalloc, numpy as np, csoftmax

@@ -9,7 +9,8 @@ import pytest
 
 import csoftmax
 
-from .every_function import bits, called
+from .every_function import bits
+from .functions import CALLS, operands_of
 
 DTYPES = (
     np.bool_, np.int8, np.uint8, np.int16, np.uint16, np.int32, np.uint32, np.int64, np.uint64,
@@ -25,67 +26,50 @@ ARRAYS = [
 ]  # fmt: skip
 
 
-def calls(x, temperature):
-    """Of every function that takes a temperature, by name."""
-    keywords = {"temperature": temperature}
-    target, y = np.arange(len(x)) % x.shape[-1], csoftmax.softmax(x)
-    one, both = csoftmax.cross_entropy, csoftmax.cross_entropy_value_and_grad
-    return {
-        "softmax": lambda: csoftmax.softmax(x, **keywords),
-        "softmax of one row": lambda: csoftmax.softmax(x[0], **keywords),
-        "softmax of all axes": lambda: csoftmax.softmax(x, None, **keywords),
-        "log_softmax": lambda: csoftmax.log_softmax(x, **keywords),
-        "log_softmax masked": lambda: csoftmax.log_softmax(x, where=x > 0, **keywords),
-        "entropy": lambda: csoftmax.entropy(x, **keywords),
-        "cross_entropy": lambda: one(x, target, **keywords),
-        "cross_entropy of each": lambda: one(x, target, reduction="none", **keywords),
-        "cross_entropy of probabilities": lambda: one(x, y, **keywords),
-        "cross_entropy_value_and_grad": lambda: both(x, target, **keywords),
-        "cross_entropy_value_and_grad smoothed": lambda: both(
-            x, target, label_smoothing=0.1, **keywords
-        ),
-        "softmax_vjp": lambda: csoftmax.softmax_vjp(x, y, **keywords),
-        "log_softmax_vjp": lambda: csoftmax.log_softmax_vjp(x, np.log(y), **keywords),
-        "softmax_jacobian": lambda: csoftmax.softmax_jacobian(y, **keywords),
-    }
+NAMES = [name for name, call in CALLS.items() if "temperature" in call.operands]
+each_call = pytest.mark.parametrize("name", NAMES)
 
 
-X = np.random.default_rng(0).normal(size=(3, 5)).astype(np.float32)
-each_function = pytest.mark.parametrize("name", calls(X, 1.0))
+def bits_with(name, temperature, dtype=np.float32):
+    """Of rows, of a single one, and of all numbers as one."""
+    call = CALLS[name]
+    results = []
+    for shape, axis in (((3, 5), -1), ((5,), -1), ((3, 5), None))[: 2 + call.takes_several_axes]:
+        operands = operands_of(call.operands, shape, np.dtype(dtype), axis)
+        results.append(bits(call(operands | {"temperature": temperature}, axis)))
+    return results
 
 
 def assert_as_of_float(name, temperature, dtype):
-    x = X.astype(dtype)
-    result = bits(called({name: calls(x, temperature)[name]}))
-    assert result == bits(called({name: calls(x, float(temperature))[name]}))
+    assert bits_with(name, temperature, dtype) == bits_with(name, float(temperature), dtype)
 
 
-@each_function
+@each_call
 @pytest.mark.parametrize("temperature", REAL_NUMBERS, ids=lambda t: f"{type(t).__name__} {t}"[:30])
 def test_real_numbers(temperature, name, dtype):
     assert_as_of_float(name, temperature, dtype)
 
 
-@each_function
+@each_call
 @pytest.mark.parametrize("temperature", ARRAYS, ids=lambda t: f"{t.dtype.str} {t}")
 def test_arrays_without_axes(temperature, name, dtype):
     assert_as_of_float(name, temperature, dtype)
 
 
-@each_function
+@each_call
 def test_decimal(name, dtype):
     """A number, though none of Python's tower: taken, or refused as what is no number is."""
-    call = calls(X.astype(dtype), decimal.Decimal("0.7"))[name]
+    temperature = decimal.Decimal("0.7")
     try:
-        call()
+        bits_with(name, temperature, dtype)
     except TypeError:
         with pytest.raises(TypeError, match="temperature must be a real number or array"):
-            call()
+            bits_with(name, temperature, dtype)
     else:
-        assert_as_of_float(name, decimal.Decimal("0.7"), dtype)
+        assert_as_of_float(name, temperature, dtype)
 
 
-@each_function
+@each_call
 @pytest.mark.parametrize(
     "temperature",
     [10**400, fractions.Fraction(10**400, 3)], ids=lambda t: type(t).__name__,
@@ -93,10 +77,10 @@ def test_decimal(name, dtype):
 def test_too_large_for_a_float(temperature, name):
     """The message says what to write for a uniform distribution."""
     with pytest.raises(ValueError, match=r"temperature.*inf"):
-        calls(X, temperature)[name]()
+        bits_with(name, temperature)
 
 
-@each_function
+@each_call
 @pytest.mark.parametrize(
     "temperature",
     [-1, -(2**64), -(10**400), fractions.Fraction(-1, 3), np.float16(-1), np.int8(-1),
@@ -106,10 +90,10 @@ def test_too_large_for_a_float(temperature, name):
 )  # fmt: skip
 def test_negative_numbers_and_nan(temperature, name):
     with pytest.raises(ValueError, match="temperature must be at least 0, got"):
-        calls(X, temperature)[name]()
+        bits_with(name, temperature)
 
 
-@each_function
+@each_call
 @pytest.mark.parametrize(
     ("temperature", "got"),
     [(1j, "complex128 from complex"), (np.complex64(1), "complex64 from complex64"),
@@ -122,18 +106,17 @@ def test_negative_numbers_and_nan(temperature, name):
 def test_what_is_no_real_number(temperature, got, name):
     message = f"^temperature must be a real number or array, got {got}$"
     with pytest.raises(TypeError, match=message):
-        calls(X, temperature)[name]()
+        bits_with(name, temperature)
 
 
-@each_function
+@each_call
 @pytest.mark.parametrize("n", [2, 7])
 def test_a_trailing_axis_of_length_1(n, name):
     """As keepdims leaves it; the message says how to get rid of it."""
-    if name in ("softmax of one row", "softmax of all axes"):
-        return
-    x = np.resize(X, (n, 5))
+    call = CALLS[name]
+    operands = operands_of(call.operands, (n, 5), np.dtype(np.float32))
     with pytest.raises(ValueError, match=r"temperature\[\.\.\., 0\]") as error:
-        calls(x, np.ones((n, 1)))[name]()
+        call(operands | {"temperature": np.ones((n, 1))})
     assert f"({n}, 1)" in str(error.value)
 
 
@@ -172,5 +155,5 @@ def test_dask_arrays_with_a_trailing_axis(shape):
 def test_other_shapes_are_not_told_to_drop_an_axis():
     for shape in ((2,), (2, 3), (3, 2), (2, 1), (1, 2)):
         with pytest.raises(ValueError, match="does not broadcast") as error:
-            csoftmax.softmax(X, temperature=np.ones(shape))
+            csoftmax.softmax(np.ones((3, 5)), temperature=np.ones(shape))
         assert "drop" not in str(error.value)

@@ -12,9 +12,9 @@ import csoftmax
 from csoftmax import _threads
 from csoftmax._dispatch import MODULES
 
-from . import every_function
 from .cases import KINDS, rows
-from .test_dispatch import USABLE, run, run_checked
+from .functions import CALLS, FUNCTIONS
+from .helpers import USABLE, run, run_checked
 
 PRINT_THREADS = "import csoftmax; print(csoftmax.get_num_threads())"
 
@@ -27,13 +27,13 @@ def default_threads():
 
 EVERY_REGIME = """
 import numpy as np, csoftmax
-from tests import every_function
+from tests.cases import contiguous, random_rows, side_by_side, special_rows
+from tests.every_function import OPERANDS, bits_of_calls
+from tests.functions import CALLS, arranged, operands_of_rows
 
-def contiguous(x):
-    return x, -1
-
-def side_by_side(x):
-    return np.ascontiguousarray(x.T), 0
+OF_ROWS = {
+    name: call for name, call in CALLS.items() if {"mask", "temperature"} & {*call.operands}
+}
 
 def in_groups(x):
     return np.ascontiguousarray(x.reshape(-1, 37, x.shape[1]).swapaxes(1, 2)), 1
@@ -53,45 +53,32 @@ ROWS = [
 ]
 THREADS = (1, 2, 5)
 
-def results_of(x, axis, beside, target, weight, temperatures, masks):
-    named = every_function.without_temperature(x, axis, beside, target, weight)
-    results = every_function.called(named)
-    for i, temperature in enumerate(temperatures):
-        named = every_function.with_temperature(x, axis, beside, target, weight, temperature)
-        for where in masks:
-            masked = every_function.masked(x, axis, where, temperature)
-            named |= {(name, where.shape): call for name, call in masked.items()}
-        named = every_function.called(named)
-        results |= {(name, i): result for name, result in named.items()}
-    return results
-
 def check(logits, layout):
-    count, n = logits.shape
-    x, axis = layout(logits)
-    beside, target, weight = every_function.companions(count, n, x.dtype)
-    beside = layout(beside)[0]
-    target = target.reshape(beside.sum(axis).shape)
-    rng = np.random.default_rng(n)
-    temperatures = [1.0, *(rng.choice(some, target.shape) for some in ([1, 0.3, 7], EXTREME))]
-    masks = [beside < 0.5, beside[:1] < 0.5]
+    operands = operands_of_rows(sorted(OPERANDS), logits, [1, 0.3, 7], special=True)
+    operands, axis = arranged(operands, layout)
+    mask, temperature = operands["mask"], operands["temperature"]
+    extreme = np.random.default_rng(0).choice(EXTREME, temperature.shape)
     expected = None
     for threads in THREADS:
         csoftmax.set_num_threads(threads)
         assert csoftmax.get_num_threads() == threads
-        results = results_of(x, axis, beside, target, weight, temperatures, masks)
-        bits = every_function.bits(results)
+        bits = bits_of_calls(operands | {"temperature": extreme}, axis)
+        bits |= {
+            (name, "one mask"): result for name, result in
+            bits_of_calls(operands | {"mask": mask[:1]}, axis, OF_ROWS).items()
+        }
         expected = expected or bits
         different = [name for name in bits if bits[name] != expected[name]]
-        assert not different, (x.dtype, count, n, layout.__name__, threads, different)
+        assert not different, (logits.dtype, logits.shape, layout.__name__, threads, different)
 
 EXTREME = [1, 0.3, 0, np.inf]
 for dtype in (np.dtype(np.float32), np.dtype(np.float64)):
     for count, n, *layouts in COLUMNS + ROWS:
-        logits = every_function.random_rows(count, n, dtype)
+        logits = random_rows(count, n, dtype)
         for layout in layouts:
             check(logits, layout)
         if count < 10:    # a last row with two NaNs, in other chunks
-            logits[-1] = every_function.special_rows(n, dtype)[13]
+            logits[-1] = special_rows(n, dtype)[13]
             check(logits, contiguous)
     ordinary = np.random.default_rng(0).normal(size=(1667, 37)).astype(dtype)
     check(ordinary, contiguous)
@@ -104,8 +91,10 @@ def test_same_bits_in_every_regime_for_any_number_of_threads(isa):
 
 
 def test_calls_are_of_every_public_function():
-    names = {name.partition(" ")[0] for *_, name in every_function.bits_of_everything(0, [(5, 3)])}
-    assert names == every_function.FUNCTIONS
+    """So that tests of all functions are."""
+    others = {"__version__", "get_num_threads", "reference", "set_num_threads", "show_config"}
+    assert FUNCTIONS.keys() == {call.name for call in CALLS.values()}
+    assert FUNCTIONS.keys() == set(csoftmax.__all__) - others
 
 
 @pytest.mark.parametrize("n", [1, 5, 64, 65, 127, 128, 129, 1000, 4096, 5000])

@@ -10,9 +10,8 @@ import pytest
 import csoftmax
 from csoftmax._arguments import as_array
 
+from ..helpers import best_build, each_argument, run_checked
 from ..test_array_likes import assert_same_of
-from ..test_dispatch import run_checked
-from ..test_layouts import best_build, each_argument
 
 jax = pytest.importorskip("jax")
 linear_model = pytest.importorskip("sklearn.linear_model")

@@ -11,7 +11,7 @@ import pytest
 
 import csoftmax
 
-from ..test_dispatch import run_checked
+from ..helpers import run_checked
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("sklearn")

@@ -11,14 +11,12 @@ more than size: types, shapes, axes, memory layouts, overlaps, special values, w
                 call, and what holds for every function (exceptions, flags, memory)
 `arguments`     how shapes, axes, memory layouts, masks, temperatures and `out` are drawn
 `values`        types, and which numbers of them are drawn
-`references`    softmax of rows in longdouble, and errors in ULP against the contract's limits
-`rowwise`       softmax, log_softmax, logsumexp, entropy
-`losses`        cross_entropy, with and without its gradient, and nll_loss
+`rowwise`       softmax, log_softmax, logsumexp, entropy, sigmoid
+`losses`        cross_entropy, with and without its gradient, nll_loss, binary_cross_entropy
 `gradients`     the vector-Jacobian products, and the Jacobian
-`elementwise`   sigmoid, binary_cross_entropy
 
-In the last four, the function for a call draws its arguments, and returns them with a function
-that checks the result.
+In the last three, the function for a call draws its arguments; tests/contract.py has what must come
+of them.
 """
 
 from .random_calls import FUNCTIONS, Call, run_many

@@ -7,9 +7,9 @@ from fractions import Fraction
 import numpy as np
 from numpy.exceptions import AxisError
 
-from ..exact import LONG
-from .references import as_rows, without
-from .values import F64, INF, MAX, NAN, REFUSED_TYPES, TYPES, Draws, computed_type
+from ..contract import without
+from ..exact import F64, INF, LONG, MAX, NAN, computed_type
+from .values import REFUSED_TYPES, TYPES, Draws
 
 # Around what fills blocks and chunks; those with more than 24,576 numbers are shared by threads.
 LARGE = [
@@ -36,7 +36,6 @@ class Arguments(Draws):
         self.buffers = []       # memory that must not change
         self.placed = []        # arrays, the memory that they are in, and where
         self.out = None
-        self.has_indices = False    # as targets
         self.errors = ()
         self.keywords = {}
         self.wrong = self.pick(wrongs) if self.chance(0.08) else None
@@ -188,7 +187,7 @@ class Arguments(Draws):
         return (2, *shape)
 
     def temperature(self, shape, axes):
-        """The temperature of each row, and whether any isn't 1."""
+        """Draws the temperature, of all rows or of each; it of each row."""
         rows = without(shape, axes)
         count = math.prod(rows)
         if self.wrong == "temperature":
@@ -211,7 +210,7 @@ class Arguments(Draws):
             kind = self.random()
             if kind < 0.8:
                 number = self.keywords["temperature"] = self.real_number()
-                return np.full(count, float(number)), float(number) != 1
+                return np.full(count, float(number))
             temperature = np.empty(self.broadcastable(rows))
             number = self.one_temperature()
             for i in np.ndindex(temperature.shape) if temperature.size < 40 else ():
@@ -223,9 +222,8 @@ class Arguments(Draws):
                 temperature.astype(self.pick(("f8", "f8", "f8", "f4", "f2", ">f8"))), 0.1
             )
             self.keywords["temperature"] = self.place(temperature)
-            temperature = np.broadcast_to(temperature, rows).astype(F64).reshape(count)
-            return temperature, (temperature != 1).any()
-        return np.ones(count), False
+            return np.broadcast_to(temperature, rows).astype(F64).reshape(count)
+        return np.ones(count)
 
     def real_number(self):
         """A temperature of any type that has real numbers."""
@@ -244,8 +242,8 @@ class Arguments(Draws):
             return array
         return self.pick((float, array.dtype.type))(array[()])
 
-    def where(self, array, shape, axes):
-        """A mask as rows, or True; puts anything into what it leaves out of `array`."""
+    def where(self, array, shape):
+        """A mask, or none; puts anything into what it leaves out of `array`."""
         if self.wrong == "where type":
             self.refused(TypeError)
             self.keywords["where"] = self.pick(
@@ -266,8 +264,6 @@ class Arguments(Draws):
             may_write = is_array and array.flags.writeable and not is_spread(array)
             if may_write and self.chance(0.5):
                 array[~mask] = self.pick((NAN, INF, -INF, MAX[F64], 1.0))
-            return as_rows(mask, axes)
-        return np.True_
 
     def result_array(self, shape, computed):
         """`out`, if the call has one: new memory, or that of other arguments."""
@@ -343,8 +339,5 @@ class Arguments(Draws):
         if self.wrong == "reduction":
             self.refused(ValueError)
             self.keywords["reduction"] = self.pick(("avg", "", None, 0, "MEAN", b"mean"))
-            return None
-        if self.chance(0.3):
-            return "mean"
-        self.keywords["reduction"] = self.pick(("mean", "sum", "none", "none"))
-        return self.keywords["reduction"]
+        elif self.chance(0.7):
+            self.keywords["reduction"] = self.pick(("mean", "sum", "none", "none"))

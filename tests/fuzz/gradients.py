@@ -4,9 +4,9 @@ import math
 
 import numpy as np
 
-from ..exact import LONG, well_above_underflow
-from .references import Result, Rows, as_rows, from_rows, hold_shape, require, without
-from .values import EPS, INF, MAX, NAN, REFUSED_TYPES, TYPES, computed_type, of_any_exponent
+from ..contract import as_rows, from_rows
+from ..exact import INF, NAN, Exact, computed_type
+from .values import REFUSED_TYPES, TYPES, of_any_exponent
 
 
 def outer_gradient(call, y, dtype):
@@ -46,7 +46,7 @@ def outcome(call, shape, axes, dtype, name, temperature):
         return (np.where(values, 0, -2) if dtype.kind == "i" else np.zeros(shape)).astype(dtype)
     x = np.asarray(call.numbers(shape, computed_type(dtype)))
     where = call.rng.random(shape) < call.pick((0, 0.3, 0.9, 1, 1, 1, 1))
-    rows = Rows(as_rows(x, axes), temperature, as_rows(np.asarray(where), axes))
+    rows = Exact(as_rows(x, axes), temperature, as_rows(np.asarray(where), axes))
     y = rows.softmax if name == "softmax" else rows.log_softmax
     y = np.where(rows.maximum[:, None] == -INF, nothing, y)
     return from_rows(y.astype(dtype), shape, axes)
@@ -56,7 +56,7 @@ def vjp(call):
     name = call.name.removesuffix("_vjp")
     shape = call.shape()
     axis, axes = call.axis(shape)
-    temperature, _ = call.temperature(shape, axes)
+    temperature = call.temperature(shape, axes)
     y_type = call.pick(TYPES)
     y = call.spread_out(outcome(call, shape, axes, y_type, name, temperature))
     grad_type = y_type if call.chance(0.6) else call.pick(TYPES)
@@ -75,65 +75,10 @@ def vjp(call):
         call.refused(ValueError)
         given_grad = np.ones(call.pick([(1, *shape), call.too_wide(shape)]))
     elif call.chance(0.03):
-        given_grad, grad = given_y, y    # the same array twice
-        grad_type = y_type
+        given_grad, grad_type = given_y, y_type    # the same array twice
     computed = np.promote_types(computed_type(y_type), computed_type(grad_type))
     call.result_array(shape, computed)
-
-    def check(given, limits):
-        result = Result(given, computed, limits)
-        hold_shape(call, given, shape, computed)
-        if y.size:
-            rows = (as_rows(one, axes) for one in (result.values, grad, y))
-            hold_product(name, result, *rows, temperature)
-        return result.largest
-
-    return [given_grad, given_y, *axis], check
-
-
-def hold_product(name, result, values, grad, y, temperature):
-    dtype, n = result.computed, y.shape[1]
-    grad, y = grad.astype(dtype).astype(LONG), y.astype(dtype).astype(LONG)
-    counts = y != (0 if name == "softmax" else -INF)
-    require(values[~counts] == 0, "the gradient of what has no probability")
-    grad, y = np.where(counts, grad, 0), np.where(counts, y, 0)
-    is_nan = np.isnan(grad).any(-1) | np.isnan(y).any(-1)
-    require(np.isnan(values) | ~(counts & is_nan[:, None]), "NaN fills its row")
-    infinite = np.isinf(grad)
-    has_infinite = infinite.any(-1) & ~is_nan
-    own = infinite & has_infinite[:, None] & (temperature < INF)[:, None]
-    require(~np.isfinite(values) | ~own, "an infinite gradient")
-    ordinary = ~is_nan & ~has_infinite
-    temperature = temperature.astype(LONG)
-    if name == "softmax":
-        of_grad = y * grad
-        of_sum = y * of_grad.sum(-1, keepdims=True)
-        sums = np.abs(of_grad).sum(-1)
-        difference = y * (grad - of_grad.sum(-1, keepdims=True))
-        sums = np.maximum(sums, np.abs(grad).max(-1))
-    else:
-        of_grad = grad
-        of_sum = np.where(counts, np.exp(y), 0) * grad.sum(-1, keepdims=True)
-        sums = np.abs(grad).sum(-1)
-        difference = of_grad - of_sum
-    terms = np.maximum(np.abs(of_grad), np.abs(of_sum)).max(-1)
-    # Sums are made of numbers of the result's type, in which they must not overflow.
-    ordinary &= sums < MAX[dtype] / 4
-    require(~np.isnan(values[ordinary]), "NaN in the gradient of a row that has none")
-    is_0, is_infinite = ordinary & (temperature == 0), ordinary & (temperature == INF)
-    require(values[is_infinite] == 0, "the gradient at temperature inf")
-    # What rounding or underflow may have made 0 is left out.
-    clear = np.abs(difference) > 16 * EPS[dtype] * terms[:, None]
-    clear &= well_above_underflow(difference, n, dtype) & is_0[:, None]
-    right = np.where(difference > 0, INF, -INF)
-    require((values == right)[clear], "the gradient at temperature 0")
-    scale, right = terms / temperature, difference / temperature[:, None]
-    kept = ordinary & (temperature > 0) & (temperature < INF)
-    kept &= np.maximum(scale, np.abs(right).max(-1)) < MAX[dtype]
-    kept &= well_above_underflow(scale * np.minimum(temperature, 1), n, dtype)
-    right = right[kept]
-    scale = np.broadcast_to(scale[kept, None], right.shape)
-    result.hold(values[kept], right, result.limit("gradient"), scale, "gradient")
+    return [given_grad, given_y, *axis]
 
 
 def softmax_jacobian(call):
@@ -141,43 +86,11 @@ def softmax_jacobian(call):
     if math.prod(shape) * max(shape) > 100_000:    # numbers of the result
         shape = tuple(min(side, 17) for side in shape)
     axis, axes = call.axis(shape, several=False)
-    n = shape[axes[0]]
-    temperature, _ = call.temperature(shape, axes)
+    temperature = call.temperature(shape, axes)
     dtype = call.pick(TYPES)
     y = call.spread_out(outcome(call, shape, axes, dtype, "softmax", temperature))
     given_y = call.place(y)
     if call.wrong == "y type":
         call.refused(TypeError)
         given_y = np.ones(shape).astype(call.pick(REFUSED_TYPES))
-    computed = computed_type(dtype)
-
-    def check(given, limits):
-        result = Result(given, computed, limits)
-        hold_shape(call, given, (*without(shape, axes), n, n), computed)
-        rows = as_rows(y, axes).astype(LONG)
-        values = result.values.reshape(len(rows), n, n)
-        t = temperature.astype(LONG)[:, None, None]
-        diagonal = np.eye(n) * rows[:, :, None]
-        products = rows[:, :, None] * rows[:, None, :]
-        right = np.where(np.eye(n) == 0, -products, rows[:, :, None] * (1 - rows[:, None, :]))
-        terms = np.maximum(diagonal, products)
-        is_nan = np.isnan(rows[:, :, None] + rows[:, None, :])
-        require(np.isnan(values) == (is_nan & (products != 0)), "NaN beside NaN, not beside 0")
-        ordinary = ~is_nan
-        require(values[ordinary & (terms == 0)] == 0, "0 without probabilities")
-        require(values[ordinary & (t == INF)] == 0, "the Jacobian at temperature inf")
-        above = ordinary & well_above_underflow(terms * np.minimum(t, 1), 1, computed)
-        clear = ordinary & (t == 0) & well_above_underflow(right, 1, computed)
-        clear &= np.abs(right) > 8 * EPS[computed] * terms
-        require(
-            values[clear] == np.where(right[clear] > 0, INF, -INF), "the Jacobian at temperature 0"
-        )
-        scale = np.broadcast_to(terms / t, right.shape)
-        kept = above & (t > 0) & (t < INF) & (scale < MAX[computed])
-        kept &= well_above_underflow(scale * np.minimum(t, 1), 1, computed)
-        result.hold(
-            values[kept], (right / t)[kept], result.limit("gradient"), scale[kept], "Jacobian"
-        )
-        return result.largest
-
-    return [given_y, *axis], check
+    return [given_y, *axis]

@@ -4,12 +4,7 @@ import math
 
 import numpy as np
 
-from ..exact import TINY
-
-INF, NAN = np.inf, np.nan
-F32, F64 = np.dtype(np.float32), np.dtype(np.float64)
-MAX = {F32: float(np.finfo(F32).max), F64: float(np.finfo(F64).max)}
-EPS = {F32: float(np.finfo(F32).eps), F64: float(np.finfo(F64).eps)}
+from ..exact import F32, INF, MAX, NAN, TINY, computed_type
 
 TYPES = [
     np.dtype(name)
@@ -21,10 +16,6 @@ INDEX_TYPES = [dtype for dtype in TYPES if dtype.kind in "iu"] + [
     np.dtype(name) for name in ("i8", "i8", "i8", "u8", ">i4", ">u2", ">u4", ">u8")
 ]
 REFUSED_TYPES = [np.longdouble, np.complex64, np.complex128, object, "U3"]
-
-
-def computed_type(dtype):
-    return F32 if dtype.char in "fe?bBhH" else F64
 
 
 def random_bits(rng, shape, dtype):

@@ -1,0 +1,706 @@
+"""What the contract says of the public functions' results, for whatever arguments they take.
+
+Each function has a `hold_` that takes what it gave, the limits of the build, and then the same
+arguments: it computes the results in longdouble and raises `Failure` where one is further off than
+docs/accuracy.md promises, or is not what its docstring says of special values. It returns the
+largest error in ULP of what there is a promise for.
+"""
+
+import math
+import numbers
+from functools import wraps
+
+import numpy as np
+
+from .exact import (
+    EPS,
+    F32,
+    F64,
+    INF,
+    LONG,
+    MAX,
+    NAN,
+    TINY,
+    Exact,
+    coefficients,
+    computed_type,
+    error_of_sum,
+    largest_error,
+    well_above_underflow,
+)
+
+# The relative error that is let pass where the contract has "no promise".
+LOOSE = 1e-3
+
+
+class Failure(AssertionError):
+    """What the contract does not allow."""
+
+
+def require(condition, message):
+    if not (condition if isinstance(condition, bool) else condition.all()):
+        raise Failure(message)
+
+
+# Arguments.
+
+
+def as_numbers(x):
+    """In the type of the computation."""
+    x = np.asarray(x)
+    return x.astype(computed_type(x.dtype))
+
+
+def axes_of(axis, ndim):
+    return tuple(range(ndim)) if axis is None else tuple(sorted(np.atleast_1d(axis) % ndim))
+
+
+def without(shape, axes):
+    return tuple(n for i, n in enumerate(shape) if i not in axes)
+
+
+def as_rows(array, axes):
+    """The rows along these axes as a 2-d array."""
+    others = [i for i in range(array.ndim) if i not in axes]
+    length = math.prod(array.shape[i] for i in axes)
+    count = math.prod(array.shape[i] for i in others)
+    return array.transpose(*others, *axes).reshape(count, length)
+
+
+def from_rows(rows, shape, axes):
+    order = [*(i for i in range(len(shape)) if i not in axes), *axes]
+    return rows.reshape([shape[i] for i in order]).transpose(np.argsort(order))
+
+
+def of_rows(temperature, shape, axes):
+    """The temperature of each row."""
+    if isinstance(temperature, numbers.Real):
+        temperature = float(temperature)
+    return np.broadcast_to(np.asarray(temperature, F64), without(shape, axes)).reshape(-1)
+
+
+# Results.
+
+
+class Result:
+    """A result as an array, with the type of its computation and the limits that it is held to."""
+
+    def __init__(self, values, computed, limits):
+        self.values = np.asarray(values)
+        self.computed = computed
+        self.limits = limits
+        self.largest = 0.0
+
+    def limit(self, name, tempered=False):
+        """In ULP; where the contract promises nothing, a loose one."""
+        if tempered:
+            name = {"softmax": "softmax", "gradient": "gradient"}.get(name, "log")
+            name += " with temperature"
+        limit = self.limits[name]
+        return LOOSE / EPS[self.computed] if limit == INF else limit
+
+    def hold(self, result, right, limit, scale=None, what=""):
+        """`right` within `limit` ULP of `scale`; where it is infinite, the same."""
+        if not result.size:
+            return
+        scale = np.abs(right) if scale is None else np.abs(scale)
+        # The ULP is the same from 0.75 times the largest number on, and beyond it is infinite.
+        scale = np.minimum(scale, 0.75 * MAX[self.computed])
+        if result.dtype.itemsize >= self.computed.itemsize:
+            error = largest_error(result, right, self.computed, scale)
+            if limit < LOOSE / EPS[F32]:    # else the contract promises nothing
+                self.largest = max(self.largest, error)
+            if not error <= limit:
+                raise Failure(f"{what}: {error:.3g} ULP, limit {limit:.3g}")
+            return
+        # An `out` of a narrower type: what is within the limit, rounded once more.
+        tiny = TINY[self.computed]
+        ulp = np.spacing(np.maximum(scale, tiny).astype(self.computed)).astype(LONG)
+        near_0 = np.where(scale < tiny, tiny, 0)
+        low, high = (
+            (right + sign * (limit * ulp + near_0)).astype(self.computed).astype(result.dtype)
+            for sign in (-1, 1)
+        )
+        require((low <= result) & (result <= high), f"{what}, rounded to {result.dtype}")
+
+
+def holding(hold):
+    """NumPy's warnings are of the exact results alone."""
+
+    @wraps(hold)
+    def quiet(*arguments, **keywords):
+        with np.errstate(all="ignore"):
+            return hold(*arguments, **keywords)
+
+    return quiet
+
+
+def hold_shape(given, out, shape, computed, may_be_scalar=False):
+    """Shape and type of a result."""
+    if out is None:
+        hold_new(given, shape, computed, may_be_scalar)
+    else:
+        require(given.shape == shape, f"shape {given.shape} of out, expected {shape}")
+
+
+def hold_new(given, shape, computed, may_be_scalar):
+    require(np.shape(given) == shape, f"shape {np.shape(given)}, expected {shape}")
+    require(isinstance(given, np.ndarray | np.generic), f"a {type(given).__name__}")
+    require(given.dtype == computed, f"dtype {given.dtype}, expected {computed}")
+    if shape == () and may_be_scalar:
+        require(isinstance(given, np.generic), "no NumPy scalar for a result without axes")
+    if shape != ():
+        require(type(given) is np.ndarray, f"a {type(given).__name__}")
+
+
+def hold_loss_shape(given, shape, computed, reduction):
+    """The losses, or their float64 sum or mean."""
+    is_reduced = reduction != "none"
+    hold_new(given, () if is_reduced else shape, F64 if is_reduced else computed, True)
+
+
+# softmax, log_softmax, logsumexp, entropy.
+
+
+def hold_probabilities(result, p, rows, where):
+    require(p[~where] == 0, "what is left out has probability 0")
+    is_nan = where & ~rows.defined[:, None]
+    require(np.isnan(p) == is_nan, "NaN in rows without a softmax and nowhere else")
+    p, right = p[rows.defined], rows.softmax[rows.defined]
+    tiny = TINY[result.computed]
+    small = right < tiny
+    require(p[right == 0] == 0, "0 where the probability is 0")
+    require((p[small] >= 0) & (p[small] <= tiny * (1 + 1e-6)), "small probabilities")
+    choices = rows.is_choice[rows.defined]
+    shares = 1 / np.maximum((right > 0).sum(-1, keepdims=True), 1)
+    chosen = np.where(right > 0, shares, 0)[choices].astype(result.computed).astype(p.dtype)
+    require(p[choices] == chosen, "probabilities at temperature 0 or inf")
+    result.hold(p, right, result.limit("softmax", rows.tempered), None, "probabilities")
+
+
+def hold_log_probabilities(result, log_p, rows, where):
+    require(log_p[~where] == -INF, "what is left out has log-probability -inf")
+    is_nan = where & ~rows.defined[:, None]
+    require(np.isnan(log_p) == is_nan, "NaN in rows without a softmax and nowhere else")
+    log_p, right = log_p[rows.defined], rows.log_softmax[rows.defined]
+    require(log_p <= 0, "no log-probability is positive")
+    require(log_p[right == -INF] == -INF, "-inf where the probability is 0")
+    dtype, n = result.computed, right.shape[1]
+    in_range = np.abs(right) <= MAX[dtype]
+    require(log_p[~in_range] <= -0.999 * MAX[dtype], "log-probabilities beyond the range")
+    above = in_range & well_above_underflow(right, n, dtype)
+    if rows.tempered:
+        limit = result.limit("log", tempered=True)
+    else:
+        x, logsumexp = rows.x[rows.defined], rows.logsumexp[rows.defined][:, None]
+        scale = np.maximum(np.abs(right), np.maximum(np.abs(x), np.abs(logsumexp)))
+        kept = in_range & well_above_underflow(scale, n, dtype)
+        result.hold(
+            log_p[kept], right[kept], result.limit("log"), scale[kept], "log-probabilities"
+        )
+        limit = result.limit("log, one class")
+    result.hold(log_p[above], right[above], limit, None, "log-probabilities themselves")
+
+
+def rowwise(hold):
+    @holding
+    def held(given, limits, x, axis=-1, *, temperature=1.0, where=None, out=None):
+        values = as_numbers(x)
+        shape, axes = values.shape, axes_of(axis, values.ndim)
+        hold_shape(given, out, shape, values.dtype)
+        result = Result(given, values.dtype, limits)
+        if values.size:
+            where = as_rows(np.broadcast_to(True if where is None else where, shape), axes)
+            rows = Exact(as_rows(values, axes), of_rows(temperature, shape, axes), where)
+            hold(result, as_rows(result.values, axes), rows, where)
+        return result.largest
+
+    return held
+
+
+hold_softmax, hold_log_softmax = rowwise(hold_probabilities), rowwise(hold_log_probabilities)
+
+
+@holding
+def hold_logsumexp(given, limits, x, axis=-1, *, where=None, keepdims=False, out=None):
+    values = as_numbers(x)
+    shape, axes, computed = values.shape, axes_of(axis, values.ndim), values.dtype
+    row_shape = without(shape, axes)
+    if keepdims:
+        row_shape = tuple(1 if i in axes else n for i, n in enumerate(shape))
+    hold_shape(given, out, row_shape, computed, may_be_scalar=True)
+    result = Result(given, computed, limits)
+    where = as_rows(np.broadcast_to(True if where is None else where, shape), axes)
+    rows = Exact(as_rows(values, axes), 1.0, where)
+    totals, right = result.values.reshape(-1), rows.logsumexp
+    kept = rows.defined
+    np.testing.assert_array_equal(totals[~kept], rows.maximum[~kept].astype(totals.dtype))
+    scale = np.maximum(np.abs(rows.maximum), rows.log_sum)
+    n = rows.x.shape[1]
+    small = kept & ~well_above_underflow(scale, n, computed)
+    tolerance = 2 * n * TINY[computed] if totals.dtype == computed else np.inf
+    require(np.abs(totals[small] - right[small]) <= tolerance, "small sums")
+    kept &= ~small
+    result.hold(totals[kept], right[kept], result.limit("log"), scale[kept], "logsumexp")
+    return result.largest
+
+
+@holding
+def hold_entropy(given, limits, logits, axis=-1, *, temperature=1.0):
+    values = as_numbers(logits)
+    shape, axes, computed = values.shape, axes_of(axis, values.ndim), values.dtype
+    result = Result(given, computed, limits)
+    hold_shape(given, None, without(shape, axes), computed, may_be_scalar=True)
+    entropies = result.values.reshape(-1)
+    if not values.size:
+        require(entropies == 0, "the entropy of no class")
+        return 0.0
+    rows = Exact(as_rows(values, axes), of_rows(temperature, shape, axes))
+    kept = rows.defined
+    require(np.isnan(entropies) == ~kept, "NaN in rows without a softmax and nowhere else")
+    p, log_p = rows.softmax[kept], rows.log_softmax[kept]
+    right = -(p * np.where(p > 0, log_p, 0)).sum(-1)
+    entropies = entropies[kept]
+    require(entropies >= 0, "no entropy is negative")
+    require(entropies[right == 0] == 0, "0 where nothing is uncertain")
+    # What is below the smallest normal number may be 0, times a logarithm of up to 750. Distances
+    # are weighed before they are divided by the temperature.
+    smallest = right * np.minimum(rows.temperature[kept], 1)
+    above = well_above_underflow(smallest, 750 * p.shape[1], computed)
+    small = entropies[~above] <= 2 * right[~above] + TINY[computed]
+    require(small, "small entropies")
+    limit = result.limit("log" if rows.tempered else "log, one class", rows.tempered)
+    result.hold(entropies[above], right[above], limit, None, "entropies")
+    return result.largest
+
+
+# cross_entropy, alone and with its gradient, and nll_loss.
+
+
+@holding
+def hold_cross_entropy(
+    given, limits, logits, target, axis=-1, *, weight=None, ignore_index=-100, reduction="mean",
+    label_smoothing=0.0, temperature=1.0,
+):  # fmt: skip
+    keywords = {
+        "weight": weight, "ignore_index": ignore_index, "reduction": reduction,
+        "label_smoothing": label_smoothing, "temperature": temperature,
+    }  # fmt: skip
+    return held_losses(given, None, None, limits, logits, target, axis, **keywords)
+
+
+@holding
+def hold_cross_entropy_value_and_grad(
+    given, limits, logits, target, axis=-1, *, out=None, **keywords
+):
+    return held_losses(*given, out, limits, logits, target, axis, **keywords)
+
+
+def held_losses(
+    loss, grad, out, limits, logits, target, axis, *, weight=None, ignore_index=-100,
+    reduction="mean", label_smoothing=0.0, temperature=1.0,
+):  # fmt: skip
+    values, target = as_numbers(logits), np.asarray(target)
+    shape, axes, computed = values.shape, axes_of(axis, values.ndim), values.dtype
+    if target.ndim == values.ndim:
+        target = as_rows(target, axes).astype(computed)
+    else:
+        target = target.reshape(-1).astype(np.int64)
+    losses = Losses(
+        as_rows(values, axes), target, of_rows(temperature, shape, axes),
+        None if weight is None else np.asarray(weight).astype(computed), float(label_smoothing),
+        ignore_index,
+    )  # fmt: skip
+    hold_loss_shape(loss, without(shape, axes), computed, reduction)
+    result = Result(loss, computed, limits)
+    losses.hold(result, reduction)
+    if grad is None:
+        return result.largest
+    hold_shape(grad, out, shape, computed)
+    of_grad = Result(grad, computed, limits)
+    if values.size:
+        losses.hold_gradient(of_grad, as_rows(of_grad.values, axes), reduction)
+    return max(result.largest, of_grad.largest)
+
+
+class Losses:
+    """Exact losses of rows, and their gradient, for rows of every kind.
+
+    `target` are N class indices or an array (N, C) of probabilities.
+    """
+
+    def __init__(self, x, target, temperature, weight, smoothing, ignore_index):
+        count, self.n = x.shape
+        self.dtype = x.dtype
+        self.is_plain = target.ndim == 1 and weight is None and not smoothing
+        self.target = target
+        if self.n:
+            self.c, self.divisor = coefficients(target, self.n, weight, smoothing, ignore_index)
+        else:
+            self.c = np.zeros((count, 0), LONG)
+            self.divisor = LONG(count if target.ndim == 2 else 0)
+        self.rows = Exact(x, temperature)
+        self.tempered = self.rows.tempered
+        self.ignored = np.zeros(count, bool)
+        if target.ndim == 1:
+            self.ignored = target == ignore_index
+        counts = self.c != 0
+        surprise = np.where(counts, -self.rows.log_softmax, 0)
+        self.losses = (self.c * surprise).sum(-1)
+        self.losses[self.ignored] = 0
+        # Rows without any coefficient may or may not be NaN where logits are.
+        is_open = ~counts.any(-1) & ~self.ignored
+        bad = ~self.rows.defined & ~self.ignored & bool(self.n)
+        self.open = bad & is_open
+        self.nan = (bad & ~is_open) | np.isnan(self.c).any(-1)
+        self.losses[self.nan] = NAN
+        logits = np.abs(self.rows.x) / self.rows.temperature[:, None]
+        logits = np.where(counts & np.isfinite(logits), logits, 0)
+        if self.is_plain and not self.tempered:
+            logits = np.maximum(logits, np.where(counts, np.abs(self.rows.logsumexp)[:, None], 0))
+        terms = np.abs(self.c) * np.maximum(logits, surprise)
+        self.largest_terms = np.maximum(np.abs(self.losses), terms.max(-1, initial=0))
+        # Before they are multiplied by weights, terms under the smallest normal number may be 0.
+        self.largest_weights = np.maximum(np.abs(self.c).max(-1, initial=0), 1)
+        self.is_single = counts.sum(-1) == 1
+        self.in_range = np.maximum(self.losses, surprise.max(-1, initial=0)) <= MAX[self.dtype]
+
+    def hold(self, result, reduction):
+        if reduction == "none":
+            self.hold_each(result, result.values.reshape(-1))
+        else:
+            self.hold_reduced(result, reduction)
+
+    def hold_each(self, result, losses):
+        closed = ~self.open
+        of_open = losses[self.open]
+        require(np.isnan(of_open) | (of_open == 0), "a row without coefficients")
+        require(np.isnan(losses[closed]) == self.nan[closed], "NaN in rows without a softmax")
+        kept = closed & ~self.nan
+        require(losses[self.ignored] == 0, "ignored losses")
+        is_infinite = kept & (self.losses == INF)
+        require(losses[is_infinite] == INF, "infinite losses")
+        require(losses[kept] >= 0, "no loss is negative")
+        beyond = kept & (self.losses > MAX[self.dtype])
+        require(losses[beyond] >= 0.999 * MAX[self.dtype], "losses beyond the range")
+        require(losses[kept & (self.losses == 0)] == 0, "losses of 0")
+        kept &= self.in_range
+        unweighted = self.largest_terms / self.largest_weights
+        kept &= well_above_underflow(unweighted, self.n, self.dtype)
+        result.hold(
+            losses[kept], self.losses[kept], result.limit("log", self.tempered),
+            self.largest_terms[kept], "losses",
+        )  # fmt: skip
+        unweighted = self.losses / self.largest_weights
+        kept &= self.is_single & well_above_underflow(unweighted, self.n, self.dtype)
+        limit = result.limit("log" if self.tempered else "log, one class", self.tempered)
+        result.hold(losses[kept], self.losses[kept], limit, None, "losses of one class")
+
+    def hold_reduced(self, result, reduction):
+        loss = result.values[()]
+        divisor = self.divisor if reduction == "mean" else 1
+        if reduction == "mean" and not divisor:
+            require(np.isnan(loss), "the mean of nothing")
+            return
+        if self.nan.any():
+            require(np.isnan(loss), "the NaN of a row")
+            return
+        if self.open.any():
+            return
+        right, scale = self.losses.sum() / divisor, self.largest_terms.sum() / divisor
+        if not self.losses.any():
+            require(loss == 0, "a loss of 0")
+        elif (self.losses == INF).any():
+            require(loss == INF, "an infinite loss")
+        elif self.in_range.all() and self.losses.sum() <= MAX[F64]:
+            smallest = min(scale, scale * divisor) / self.largest_weights.max(initial=1)
+            if not well_above_underflow(smallest, self.n * len(self.losses), self.dtype):
+                return
+            limit = result.limit("log", self.tempered)
+            limit += error_of_sum(max(len(self.losses), 1), self.dtype)
+            # Where there is no ULP of so large a sum, it is held as a part of it would be.
+            part = 2.0**-20 if scale > MAX[self.dtype] / 2 else 1.0
+            loss, right = (np.asarray([one * part]) for one in (loss, right))
+            result.hold(loss, right, limit, scale * part, "a loss")
+        else:
+            require(loss >= 0, "a loss beyond the range")
+
+    def hold_gradient(self, result, gradient, reduction):
+        require(gradient[self.ignored] == 0, "the gradient of ignored rows")
+        if reduction == "mean" and not self.divisor:
+            require(np.isnan(gradient[~self.ignored]), "the gradient of a mean over nothing")
+            return
+        divisor = self.divisor if reduction == "mean" else 1
+        temperature = self.rows.temperature
+        of_open = gradient[self.open]
+        require(np.isnan(of_open) | (of_open == 0), "the gradient without coefficients")
+        # A NaN in a target may leave the limit at temperature 0 or inf as it is: 0 or infinite.
+        is_limit = (temperature == 0) | (temperature == INF)
+        nan = self.nan & ~(self.rows.defined & is_limit)
+        require(np.isnan(gradient[nan]), "the gradient of rows without a softmax")
+        defined = ~(self.nan | self.open | self.ignored)
+        require(~np.isnan(gradient[defined]), "NaN in the gradient of a row that has one")
+        first = self.c.sum(-1, keepdims=True) * self.rows.softmax
+        terms = np.maximum(first, self.c)
+        difference = first - self.c
+        if self.is_plain:
+            # The difference to 1 of a probability that is close to it has all its digits.
+            places = np.arange(self.n) == np.where(self.ignored, -1, self.target)[:, None]
+            places &= places & (self.rows.argmax[:, None] == np.arange(self.n))
+            difference = np.where(places, -self.rows.others_share[:, None], difference)
+        require(gradient[defined][terms[defined] == 0] == 0, "the gradient of no terms")
+        is_0 = defined & (temperature == 0)
+        if is_0.any():
+            # A difference within rounding may be taken for 0.
+            clear = np.abs(difference[is_0]) > 8 * EPS[self.dtype] * terms[is_0]
+            right = np.where(difference[is_0] > 0, INF, -INF)
+            of_0 = gradient[is_0]
+            require(of_0[clear] == right[clear].astype(of_0.dtype), "the gradient at temperature 0")
+            require(np.isinf(of_0) | (of_0 == 0), "the gradient at temperature 0")
+        require(gradient[defined & (temperature == INF)] == 0, "the gradient at temperature inf")
+        factor = (1 / temperature / divisor)[:, None]
+        right, terms = difference * factor, terms.max(-1, initial=0) * factor[:, 0]
+        if self.is_plain:
+            terms = np.abs(right).max(-1, initial=0)
+        kept = defined & ~is_0 & (temperature < INF) & (terms <= MAX[self.dtype])
+        kept &= well_above_underflow(terms * np.minimum(temperature, 1), self.n, self.dtype)
+        scale = np.broadcast_to(terms[kept, None], right[kept].shape)
+        limit = result.limit("gradient", self.tempered)
+        result.hold(gradient[kept], right[kept], limit, scale, "gradient")
+
+
+@holding
+def hold_nll_loss(
+    given, limits, log_probs, target, axis=-1, *, weight=None, ignore_index=-100, reduction="mean"
+):
+    values, indices = as_numbers(log_probs), np.asarray(target).reshape(-1).astype(np.int64)
+    shape, axes, computed = values.shape, axes_of(axis, values.ndim), values.dtype
+    result = Result(given, computed, limits)
+    hold_loss_shape(given, without(shape, axes), computed, reduction)
+    losses, weights = np.zeros((2, len(indices)), LONG)
+    places = np.flatnonzero(indices != ignore_index)
+    if len(places):
+        losses[places] = -as_rows(values, axes)[places, indices[places]].astype(LONG)
+        of_class = None if weight is None else np.asarray(weight).astype(computed)
+        weights[places] = 1 if weight is None else of_class[indices[places]]
+        does_not_count = (weights == 0) & (losses == INF)
+        losses = np.where(does_not_count, 0, losses * weights)
+    if reduction == "none":
+        each = result.values.reshape(-1)
+        finite = np.abs(losses) <= MAX[computed]
+        require((each == losses)[np.isinf(losses)], "infinite losses")
+        require(np.isnan(each) == np.isnan(losses), "NaN in losses")
+        limit = 0 if weight is None else result.limit("log")
+        if weight is not None:
+            finite &= well_above_underflow(losses, 1, computed)
+        result.hold(each[finite], losses[finite], limit, None, "losses")
+        return result.largest
+    divisor = weights.sum() if reduction == "mean" else 1
+    right, scale = losses.sum(), np.abs(losses).sum()
+    are_numbers = (np.abs(losses) <= MAX[computed]) | ~np.isfinite(losses)
+    size = np.abs(losses)[np.isfinite(losses)].sum()
+    if not divisor or np.isnan(right):
+        require(np.isnan(given), "the mean of nothing, or NaN")
+    elif not are_numbers.all() or size > MAX[F64]:
+        pass    # sums of what has overflowed, of both signs
+    elif np.isinf(right):
+        require(given == right, "an infinite loss")
+    elif not right and not scale:
+        require(given == 0, "a loss of 0")
+    elif scale / divisor <= MAX[computed] and well_above_underflow(
+        min(scale, scale / divisor), len(indices), computed
+    ):
+        limit = result.limit("log") + error_of_sum(max(len(indices), 1), computed)
+        scale, right = np.asarray([scale / divisor]), np.asarray([right / divisor])
+        result.hold(np.asarray([given]), right, limit, scale, "a loss")
+    return result.largest
+
+
+# softmax_vjp, log_softmax_vjp, softmax_jacobian.
+
+
+def product(name):
+    @holding
+    def held(given, limits, grad, y, axis=-1, *, temperature=1.0, out=None):
+        grad, y = np.asarray(grad), np.asarray(y)
+        computed = np.promote_types(computed_type(y.dtype), computed_type(grad.dtype))
+        hold_shape(given, out, y.shape, computed)
+        result, axes = Result(given, computed, limits), axes_of(axis, y.ndim)
+        if y.size:
+            rows = (as_rows(one, axes) for one in (result.values, grad, y))
+            hold_product(name, result, *rows, of_rows(temperature, y.shape, axes))
+        return result.largest
+
+    return held
+
+
+hold_softmax_vjp, hold_log_softmax_vjp = product("softmax"), product("log_softmax")
+
+
+def hold_product(name, result, values, grad, y, temperature):
+    dtype, n = result.computed, y.shape[1]
+    grad, y = grad.astype(dtype).astype(LONG), y.astype(dtype).astype(LONG)
+    counts = y != (0 if name == "softmax" else -INF)
+    require(values[~counts] == 0, "the gradient of what has no probability")
+    grad, y = np.where(counts, grad, 0), np.where(counts, y, 0)
+    is_nan = np.isnan(grad).any(-1) | np.isnan(y).any(-1)
+    require(np.isnan(values) | ~(counts & is_nan[:, None]), "NaN fills its row")
+    infinite = np.isinf(grad)
+    has_infinite = infinite.any(-1) & ~is_nan
+    own = infinite & has_infinite[:, None] & (temperature < INF)[:, None]
+    require(~np.isfinite(values) | ~own, "an infinite gradient")
+    ordinary = ~is_nan & ~has_infinite
+    temperature = temperature.astype(LONG)
+    if name == "softmax":
+        of_grad = y * grad
+        of_sum = y * of_grad.sum(-1, keepdims=True)
+        sums = np.abs(of_grad).sum(-1)
+        difference = y * (grad - of_grad.sum(-1, keepdims=True))
+        sums = np.maximum(sums, np.abs(grad).max(-1))
+    else:
+        of_grad = grad
+        of_sum = np.where(counts, np.exp(y), 0) * grad.sum(-1, keepdims=True)
+        sums = np.abs(grad).sum(-1)
+        difference = of_grad - of_sum
+    terms = np.maximum(np.abs(of_grad), np.abs(of_sum)).max(-1)
+    # Sums are made of numbers of the result's type, in which they must not overflow.
+    ordinary &= sums < MAX[dtype] / 4
+    require(~np.isnan(values[ordinary]), "NaN in the gradient of a row that has none")
+    is_0, is_infinite = ordinary & (temperature == 0), ordinary & (temperature == INF)
+    require(values[is_infinite] == 0, "the gradient at temperature inf")
+    # What rounding or underflow may have made 0 is left out.
+    clear = np.abs(difference) > 16 * EPS[dtype] * terms[:, None]
+    clear &= well_above_underflow(difference, n, dtype) & is_0[:, None]
+    right = np.where(difference > 0, INF, -INF)
+    require((values == right)[clear], "the gradient at temperature 0")
+    scale, right = terms / temperature, difference / temperature[:, None]
+    kept = ordinary & (temperature > 0) & (temperature < INF)
+    kept &= np.maximum(scale, np.abs(right).max(-1)) < MAX[dtype]
+    kept &= well_above_underflow(scale * np.minimum(temperature, 1), n, dtype)
+    right = right[kept]
+    scale = np.broadcast_to(scale[kept, None], right.shape)
+    result.hold(values[kept], right, result.limit("gradient"), scale, "gradient")
+
+
+@holding
+def hold_softmax_jacobian(given, limits, y, axis=-1, *, temperature=1.0):
+    y = np.asarray(y)
+    computed, axes = computed_type(y.dtype), axes_of(axis, y.ndim)
+    n = y.shape[axis]
+    result = Result(given, computed, limits)
+    hold_shape(given, None, (*without(y.shape, axes), n, n), computed)
+    rows = as_rows(y, axes).astype(LONG)
+    values = result.values.reshape(len(rows), n, n)
+    t = of_rows(temperature, y.shape, axes).astype(LONG)[:, None, None]
+    diagonal = np.eye(n) * rows[:, :, None]
+    products = rows[:, :, None] * rows[:, None, :]
+    right = np.where(np.eye(n) == 0, -products, rows[:, :, None] * (1 - rows[:, None, :]))
+    terms = np.maximum(diagonal, products)
+    is_nan = np.isnan(rows[:, :, None] + rows[:, None, :])
+    require(np.isnan(values) == (is_nan & (products != 0)), "NaN beside NaN, not beside 0")
+    ordinary = ~is_nan
+    require(values[ordinary & (terms == 0)] == 0, "0 without probabilities")
+    require(values[ordinary & (t == INF)] == 0, "the Jacobian at temperature inf")
+    above = ordinary & well_above_underflow(terms * np.minimum(t, 1), 1, computed)
+    clear = ordinary & (t == 0) & well_above_underflow(right, 1, computed)
+    clear &= np.abs(right) > 8 * EPS[computed] * terms
+    require(
+        values[clear] == np.where(right[clear] > 0, INF, -INF), "the Jacobian at temperature 0"
+    )
+    scale = np.broadcast_to(terms / t, right.shape)
+    kept = above & (t > 0) & (t < INF) & (scale < MAX[computed])
+    kept &= well_above_underflow(scale * np.minimum(t, 1), 1, computed)
+    result.hold(values[kept], (right / t)[kept], result.limit("gradient"), scale[kept], "Jacobian")
+    return result.largest
+
+
+# sigmoid, binary_cross_entropy.
+
+
+def softplus(x):
+    return np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x)))
+
+
+@holding
+def hold_sigmoid(given, limits, x, *, out=None):
+    values = as_numbers(x)
+    computed = values.dtype
+    result = Result(given, computed, limits)
+    hold_shape(given, out, values.shape, computed, may_be_scalar=True)
+    right = 1 / (1 + np.exp(-values.astype(LONG)))
+    p = result.values
+    require(np.isnan(p) == np.isnan(right), "NaN for NaN and for nothing else")
+    kept = ~np.isnan(right)
+    p, right = p[kept], right[kept]
+    small = right < TINY[computed]
+    require((p[small] >= 0) & (p[small] <= TINY[computed] * (1 + 1e-6)), "small probabilities")
+    result.hold(p, right, limits["sigmoid"], None, "sigmoid")
+    return result.largest
+
+
+@holding
+def hold_binary_cross_entropy(
+    given, limits, logits, target, *, weight=None, pos_weight=None, reduction="mean"
+):
+    values = as_numbers(logits)
+    result = Result(given, values.dtype, limits)
+    hold_loss_shape(given, values.shape, values.dtype, reduction)
+    weights = (None if one is None else np.asarray(one) for one in (weight, pos_weight))
+    losses = BinaryLosses(values, np.asarray(target), *weights)
+    if reduction == "none":
+        losses.hold_each(result)
+    else:
+        losses.hold_reduced(result, reduction)
+    return result.largest
+
+
+class BinaryLosses:
+    """Exact losses of single logits, and which of them may be NaN or overflow."""
+
+    def __init__(self, x, target, weight, pos_weight):
+        shape, computed = x.shape, x.dtype
+        z, t, w, v = (
+            np.asarray(LONG(1) if one is None else one.astype(computed).astype(LONG))
+            for one in (x, target, weight, pos_weight)
+        )
+        # A part whose coefficient is 0 doesn't count.
+        positive = np.where(v * t == 0, 0, v * t * softplus(-z))
+        negative = np.where(t == 1, 0, (1 - t) * softplus(z))
+        unweighted = positive + negative
+        losses = np.broadcast_to(np.where((w == 0) & (unweighted == INF), 0, w * unweighted), shape)
+        self.is_weighted = weight is not None or pos_weight is not None
+        self.nan = np.broadcast_to(np.isnan(z) | np.isnan(t), shape)
+        self.losses = np.where(self.nan, NAN, losses)
+        # NaN times 0 may be either.
+        self.open = self.nan & np.broadcast_to((w == 0) | ((v * t == 0) & (t == 1)), shape)
+        parts = np.maximum(positive, np.maximum(negative, unweighted))
+        too_large = np.broadcast_to(parts > MAX[computed], shape)
+        self.too_large = too_large | (self.losses > MAX[computed])
+
+    def limit(self, result):
+        return result.limits["log, one class" if self.is_weighted else "sigmoid"]
+
+    def hold_each(self, result):
+        losses, right = result.values, self.losses
+        require((np.isnan(losses) == self.nan) | self.open, "NaN for NaN and for nothing else")
+        require(losses[right == INF] == INF, "infinite losses")
+        require((losses >= 0) | self.nan, "no loss is negative")
+        require(losses[right == 0] == 0, "losses of 0")
+        kept = ~(self.too_large | self.nan) & well_above_underflow(right, 2, result.computed)
+        result.hold(losses[kept], right[kept], self.limit(result), None, "losses")
+
+    def hold_reduced(self, result, reduction):
+        loss, count, dtype = result.values[()], self.losses.size, result.computed
+        if not count:
+            require(np.isnan(loss) if reduction == "mean" else loss == 0, "the loss of nothing")
+        elif (self.nan & ~self.open).any():
+            require(np.isnan(loss), "the NaN of an element")
+        elif not self.open.any():
+            total = self.losses.sum()
+            right = total / (count if reduction == "mean" else 1)
+            has_overflown = self.too_large.any() or total > MAX[F64] or right > MAX[dtype]
+            if np.isinf(self.losses).any():
+                require(loss == INF, "an infinite loss")
+            elif not has_overflown and well_above_underflow(right, 2 * count, dtype):
+                limit = self.limit(result) + error_of_sum(count, dtype)
+                result.hold(np.asarray([loss]), np.asarray([right]), limit, None, "a loss")
