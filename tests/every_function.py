@@ -7,7 +7,7 @@ import numpy as np
 import csoftmax
 
 from .cases import random_rows
-from .functions import CALLS, LOGITS, operands_of_rows
+from .functions import CALLS, LOGITS, WITH_OUT, operands_of_rows
 
 # Otherwise what the machine does beside the tests would decide how many threads they use.
 csoftmax._dispatch.kernels.ask_always(True)
@@ -32,17 +32,20 @@ def few(operands, axis):
 
 
 def bits_of_calls(operands, axis=-1, calls=CALLS):
-    """By name, also in the place of the first operand."""
+    """By name."""
+    return {
+        name: bits(call(*((few(operands, axis),) if "jacobian" in name else (operands, axis))))
+        for name, call in calls.items()
+    }
+
+
+def bits_in_place(operands):
+    """By name, of what has an `out`, in the place of the first operand."""
     found = {}
-    for name, call in calls.items():
-        if call.name == "softmax_jacobian":
-            found[name] = bits(call(few(operands, axis)))
-            continue
-        found[name] = bits(call(operands, axis))
+    for name, call in WITH_OUT.items():
         if call.out == LOGITS:
-            key = call.places[0]
-            copy = operands[key].copy(order="K")
-            found[f"{name}, in place"] = bits(call(operands | {key: copy}, axis, copy))
+            copy = operands[call.places[0]].copy()
+            found[f"{name}, in place"] = bits(call(operands | {call.places[0]: copy}, -1, copy))
     return found
 
 
@@ -60,6 +63,6 @@ def bits_of_everything(seed=0, shapes=SHAPES):
             operands = operands_of_shape(tuple(shape), dtype, seed)
             if shape[0] % 2:    # else one for each row
                 operands = operands | {"temperature": 0.7}
-            for name, result in bits_of_calls(operands).items():
+            for name, result in (bits_of_calls(operands) | bits_in_place(operands)).items():
                 everything[dtype, shape, name] = result
     return everything

@@ -30,7 +30,7 @@ EXTREME_TEMPERATURES = [1.0, 0.0, 0.3, INF, 7.0, 1e-35, 1e35]
 COUNTS = [1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 128, 129, 147]
 # Rows and their length: one after the other of either, with some of the other.
 SIZES = [(max(2, min(20, 3000 // n)), n) for n in LENGTHS]
-SIZES += [(count, n) for n in (1, 3, 10, 40, 64, 129) for count in COUNTS]
+SIZES += [(count, n) for n in (3, 10, 40, 129) for count in COUNTS]
 # Each in a layout, the shortest in all of them.
 CASES = [
     (turn, *size) for turn, size in enumerate(SIZES) for _ in (LAYOUTS if size[1] <= 17 else [0])
@@ -97,7 +97,7 @@ def test_terms_of_one_size_in_one_lane(offset, temperature, dtype, build, limits
         assert error <= limit, f"n = {n}"
 
 
-@pytest.mark.parametrize("n", [100_003, 1_000_000, 10_000_000])
+@pytest.mark.parametrize("n", [1_000_000, 10_000_000])
 def test_long_rows(n, dtype, build, limits):
     x = (3 * np.random.default_rng(4).standard_normal((1, n))).astype(dtype)
     exact = Exact(x)
@@ -123,7 +123,7 @@ def test_few_classes_beside_any_others(name, batch, dtype, build):
     kinds, temperatures = BATCHES[batch]
     call = CALLS[name].with_reduction(0)
     for n in range(1, 41):
-        x = mixed_rows(kinds, 300, n, dtype)
+        x = np.resize(mixed_rows(kinds, 50, n, dtype), (300, n))
         operands = operands_of_rows(call.operands, x, temperatures)
         expected = results_of_rows(call, operands, contiguous)
         for count in (1, 2, 3, 15, 16, 17, 127, 128, 129, 130):
@@ -192,7 +192,7 @@ def test_errors_of_one_sign(largest, layout, dtype, build, limits):
 def test_many_equal_small_terms(n, layout, dtype, build, limits):
     """Their sum is exact, though each alone may be too small to change what it is added to."""
     smallest = -20 if dtype == np.float32 else -45
-    gaps = np.linspace(smallest, 0.7, 40)
+    gaps = np.linspace(smallest, 0.7, 16)
     x = np.repeat((gaps - np.log(n))[:, None], n, axis=1)
     target = np.resize([0, n // 2, n - 1], len(x))
     x[np.arange(len(x)), target] = 0

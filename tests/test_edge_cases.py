@@ -87,7 +87,7 @@ def test_choices(name, dtype, limits):
     call = CALLS[name].with_reduction(0)
     if "temperature" not in call.operands:
         return
-    for n, layout in itertools.product(LENGTHS, LAYOUTS):
+    for n, layout in zip(LENGTHS, itertools.cycle(LAYOUTS), strict=False):
         if is_too_large(call, n):
             continue
         x = np.random.default_rng(n).integers(0, 5, size=(9, n)).astype(dtype)
