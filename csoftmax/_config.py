@@ -1,9 +1,18 @@
-"""What is in use: version, build, compiler, threads."""
+"""What is in use: version, build, compiler, threads, memory."""
+
+import sys
 
 from csoftmax._dispatch import isa, isas_built, isas_supported, kernels
-from csoftmax._threads import threads_in_use
+from csoftmax._threads import number_in, threads_in_use
 
 __version__ = "0.1.0"
+
+# How much memory of large results is kept for the next ones at most (kernels/memory.h).
+keep_mb = number_in("CSOFTMAX_KEEP_MB", 0)
+if keep_mb is None:
+    keep_mb = 256
+if not kernels.keep_memory(min(keep_mb * 2**20, sys.maxsize)):
+    keep_mb = 0
 
 
 def show_config(mode="stdout"):
@@ -23,7 +32,9 @@ def show_config(mode="stdout"):
         ``num_threads_from``, what that limit comes from; ``helper_threads``, how many csoftmax
         has started so far; ``helpers_pay``, whether large calls were faster with them of late.
         Where they were not, as beside other work on the same CPUs, the next calls use one
-        thread for a while.
+        thread for a while; ``keep_mb``, how many megabytes of large results' memory stay with
+        the process for the next ones, at most: 256, or what ``CSOFTMAX_KEEP_MB`` says, on Linux,
+        0 elsewhere.
 
     Raises
     ------
@@ -52,6 +63,7 @@ def show_config(mode="stdout"):
         "compiler": kernels.compiler,
         "openmp": kernels.openmp,
         **threads_in_use(),
+        "keep_mb": keep_mb,
     }
     if mode == "dicts":
         return config

@@ -244,7 +244,11 @@ def divisor_of_block(target, *, weight, ignore_index, dtype_of_weight):
     classes = np.size(weight)
     weight = _losses.as_class_weight(weight, classes, dtype_of_weight)
     target = _losses.as_class_indices(target, target.shape, classes, ignore_index)
-    return kernels.sum_of_weights(target, weight, ignore_index)
+    # A loss is the weight of its target where all log-probabilities are -1.
+    log_probs = np.broadcast_to(weight.dtype.type(-1), (target.size, classes))
+    return computed(
+        kernels.nll_loss(log_probs, target.reshape(-1), -1, weight, ignore_index, "sum")
+    )
 
 
 def losses_and_grad(logits, target, temperature, divisor, *, label_smoothing, **keywords):
@@ -253,7 +257,7 @@ def losses_and_grad(logits, target, temperature, divisor, *, label_smoothing, **
         temperature=temperature,
     )  # fmt: skip
     return computed(
-        kernels.cross_entropy_value_and_grad(*arguments, None, float(divisor))
+        kernels.cross_entropy(*arguments, True, None, float(divisor))
     )
 
 

@@ -223,8 +223,9 @@ def cross_entropy_value_and_grad(
     >>> loss.round(3), grad.round(3)
     (np.float64(0.417), array([[-0.341,  0.242,  0.099]]))
     """
-    loss_and_grad = kernels.cross_entropy_value_and_grad(
-        logits, target, axis, weight, ignore_index, reduction, label_smoothing, temperature, out
+    loss_and_grad = kernels.cross_entropy(
+        logits, target, axis, weight, ignore_index, reduction, label_smoothing, temperature, True,
+        out,
     )
     if loss_and_grad is not None:
         return loss_and_grad
@@ -237,9 +238,7 @@ def cross_entropy_value_and_grad(
     )
     if out is not None:
         require_out(out, logits.shape)
-    loss, grad = computed(
-        kernels.cross_entropy_value_and_grad(logits, *others, as_out(out))
-    )
+    loss, grad = computed(kernels.cross_entropy(logits, *others, True, as_out(out)))
     return loss, grad if out is None else out
 
 
@@ -293,36 +292,39 @@ def nll_loss(
         return loss
     if lazily := lazy_functions(log_probs, target, weight):
         return lazily.nll_loss(log_probs, target, axis, weight, ignore_index, reduction)
-    reduction = as_reduction(reduction)
-    log_probs, axis, row_shape, classes = as_logits_with_axis(log_probs, axis, "log_probs")
-    ignore_index = as_ignore_index(ignore_index)
-    weight = as_class_weight(weight, classes, computed_type(log_probs))
-    target = as_class_indices(as_array(target, "target"), row_shape, classes, ignore_index)
-    return computed(
-        kernels.nll_loss(log_probs, target, axis, weight, ignore_index, reduction)
-    )
+    return computed(kernels.nll_loss(*checked_of_either(
+        log_probs, target, axis, weight, ignore_index, reduction, "log_probs", False
+    )))
 
 
 def checked(
     logits, target, axis, weight, ignore_index, reduction, label_smoothing, temperature
 ):
-    """The arguments of a cross-entropy as its kernels take them."""
-    reduction = as_reduction(reduction)
-    logits, axis, row_shape, classes = as_logits_with_axis(logits, axis, "logits")
-    temperature = as_temperature(temperature, logits, (axis,))
-    ignore_index = as_ignore_index(ignore_index)
+    """The arguments of a cross-entropy as its kernel takes them."""
+    logits, target, axis, *others = checked_of_either(
+        logits, target, axis, weight, ignore_index, reduction, "logits", True
+    )
     label_smoothing = as_label_smoothing(label_smoothing)
+    temperature = as_temperature(temperature, logits, (axis,))
+    return logits, target, axis, *others, label_smoothing, temperature
+
+
+def checked_of_either(
+    logits, target, axis, weight, ignore_index, reduction, name, takes_probabilities
+):
+    """Those that a cross-entropy and a negative log-likelihood have in common."""
+    reduction = as_reduction(reduction)
+    logits, axis, row_shape, classes = as_logits_with_axis(logits, axis, name)
+    ignore_index = as_ignore_index(ignore_index)
     weight = as_class_weight(weight, classes, computed_type(logits))
     target = as_array(target, "target")
-    if target.shape == logits.shape:
+    if takes_probabilities and target.shape == logits.shape:
         require_no_class(ignore_index)
         target = as_logits(target, "target")
     else:
-        or_else = or_probabilities(logits, axis)
+        or_else = or_probabilities(logits, axis) if takes_probabilities else ""
         target = as_class_indices(target, row_shape, classes, ignore_index, or_else)
-    return (
-        logits, target, axis, weight, ignore_index, reduction, label_smoothing, temperature
-    )  # fmt: skip
+    return logits, target, axis, weight, ignore_index, reduction
 
 
 def as_logits_with_axis(logits, axis, name):

@@ -74,14 +74,22 @@ def text_of(path):
         return file.read()
 
 
+def number_in(variable, least):
+    """What an environment variable says, or None."""
+    text = os.environ.get(variable)
+    if text is None:
+        return None
+    if not text.strip().isdecimal() or int(text) < least:
+        raise ImportError(
+            f"csoftmax: {variable}={text!r}; it must be a whole number, at least {least}."
+        )
+    return int(text)
+
+
 def default_limit():
     """The limit where none is set by a call, and what it comes from."""
-    text = os.environ.get(VARIABLE)
-    if text is None:
-        return cpus_of_process()
-    if not text.strip().isdecimal() or int(text) < 1:
-        raise ImportError(f"csoftmax: {VARIABLE}={text!r}; it must be a whole number, at least 1.")
-    return int(text), VARIABLE
+    limit = number_in(VARIABLE, 1)
+    return cpus_of_process() if limit is None else (limit, VARIABLE)
 
 
 def set_num_threads(n):

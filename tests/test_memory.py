@@ -1,15 +1,17 @@
-"""The memory of large results, which is kept for the next one."""
-
-import sys
+"""The memory of large results, which is kept for the next ones (kernels/memory.h)."""
 
 import numpy as np
 import pytest
 
 import csoftmax
 
+from .helpers import run_checked
+
 pytestmark = pytest.mark.skipif(
-    not sys.platform.startswith("linux"), reason="memory is kept on Linux alone"
+    csoftmax.show_config("dicts")["keep_mb"] == 0,
+    reason="memory is kept on Linux alone, unless it is turned off",
 )
+
 
 @pytest.fixture(params=[(9000, 700), (900, 300)], ids=["25 MB", "1 MB"])
 def x(request):
@@ -43,22 +45,29 @@ def test_a_result_that_is_alive_keeps_its_memory(x):
 
 
 def test_memory_that_is_too_small_or_far_too_large_is_not_used(x):
-    del_me = csoftmax.softmax(x)
-    del del_me
+    where = address(csoftmax.softmax(np.concatenate([x, x, x])))
+    small = csoftmax.softmax(x)
+    assert address(small) != where
+    where = address(small)
+    del small
     larger = csoftmax.softmax(np.concatenate([x, x]))
+    assert address(larger) != where
     np.testing.assert_array_equal(larger[: len(x)], larger[len(x) :])
     del larger
     np.testing.assert_array_equal(csoftmax.softmax(x)[:9], csoftmax.softmax(x[:9]))
 
 
-def test_a_result_is_an_ordinary_array(x):
+@pytest.mark.parametrize("rows", [1000, 100, -100])
+def test_a_result_is_an_ordinary_array(x, rows):
     result = csoftmax.softmax(x)
     assert result.flags.owndata
     assert result.base is None
     expected = result[:10].copy()
-    result.resize((len(x) + 1000, x.shape[1]), refcheck=False)
+    result.resize((len(x) + rows, x.shape[1]), refcheck=False)
     np.testing.assert_array_equal(result[:10], expected)
     assert not result[len(x) :].any()
+    del result
+    np.testing.assert_array_equal(csoftmax.softmax(x)[:10], expected)
 
 
 def test_gradients_and_other_layouts_use_it_too(x):
@@ -70,8 +79,114 @@ def test_gradients_and_other_layouts_use_it_too(x):
     assert result.flags.c_contiguous
 
 
-def test_results_of_several_sizes_keep_theirs(x):
-    sizes = [x, np.concatenate([x] * 5), x[: len(x) * 99 // 100]]
-    first = [address(csoftmax.softmax(one)) for one in sizes[:2]]
+def test_several_results_at_once_and_several_sizes_keep_theirs(x):
+    sizes = [x, x, np.concatenate([x] * 5)]
+    first = {address(result) for result in [csoftmax.softmax(one) for one in sizes]}
+    assert len(first) == 3
     for _ in range(3):
-        assert [address(csoftmax.softmax(one)) for one in sizes] == [*first, first[0]]
+        assert {address(r) for r in [csoftmax.softmax(one) for one in sizes]} == first
+        assert address(csoftmax.softmax(x[: len(x) * 99 // 100])) in first
+
+
+BEGIN = """
+import csoftmax
+import numpy as np
+from numpy._core.multiarray import get_handler_name
+
+def logits(megabytes):
+    return np.ones((megabytes * 256, 1024), np.float32)
+
+def of_process(*names):
+    '''Megabytes.'''
+    with open("/proc/self/smaps_rollup") as file:
+        sizes = {line.split()[0]: line.split()[1] for line in file}
+    return [int(sizes[f"{name}:"]) / 1024 for name in names]
+
+def allocator(megabytes):
+    return get_handler_name(csoftmax.softmax(logits(megabytes)))
+
+def stays(*sizes):
+    '''Of results that are alive together: in all, and marked as free.'''
+    inputs = [logits(size) for size in sizes]
+    (before,) = of_process("Rss")
+    results = [csoftmax.softmax(x) for x in inputs]
+    del results
+    after, free = of_process("Rss", "LazyFree")
+    return after - before, free
+
+def settings(**expected):
+    config = csoftmax.show_config("dicts")
+    assert {key: config[key] for key in expected} == expected
+"""
+
+BY_DEFAULT = """
+settings(keep_mb=256)
+all, free = stays(40, 40, 50)
+assert 125 < all < 140, all
+# Of each all but its first huge page, and what is left of its last one.
+assert free > all - 3 * 4 - 2, (all, free)
+all, free = stays(100, 100, 100)
+assert all + 130 < 260, all    # the three before are gone
+assert allocator(256) == "csoftmax" and allocator(257) == "default_allocator"
+"""
+
+SET_TO_50 = """
+settings(keep_mb=50)
+assert stays(40, 40)[0] < 45
+assert allocator(50) == "csoftmax" and allocator(51) == "default_allocator"
+"""
+
+TURNED_OFF = """
+settings(keep_mb=0)
+assert stays(40, 40, 50)[0] < 5
+assert allocator(2) == "default_allocator"
+"""
+
+
+def test_what_stays_with_the_process():
+    run_checked(BEGIN + BY_DEFAULT)
+
+
+def test_the_limit_is_an_environment_variable():
+    run_checked(BEGIN + SET_TO_50, CSOFTMAX_KEEP_MB="50")
+    run_checked(BEGIN + "settings(keep_mb=10**30)", CSOFTMAX_KEEP_MB=str(10**30))
+
+
+def test_turned_off():
+    run_checked(BEGIN + TURNED_OFF, CSOFTMAX_KEEP_MB="0")
+
+
+@pytest.mark.parametrize("text", ["", "-1", "1.5", "all"])
+def test_a_limit_that_is_no_number(text):
+    run_checked(
+        """
+try:
+    import csoftmax
+except ImportError as error:
+    assert "CSOFTMAX_KEEP_MB" in str(error) and "at least 0" in str(error)
+else:
+    raise SystemExit("no ImportError")
+""",
+        CSOFTMAX_KEEP_MB=text,
+    )
+
+
+FROM_MANY_THREADS = """
+from concurrent.futures import ThreadPoolExecutor
+inputs = [np.random.default_rng(i).normal(size=(300 + 60 * i, 1000)) for i in range(6)]
+expected = [csoftmax.softmax(x).copy() for x in inputs]
+
+def work(seed):
+    kept = {}
+    for i in np.random.default_rng(seed).integers(6, size=200):
+        kept[i % 3] = i, csoftmax.softmax(inputs[i])
+        for j, result in kept.values():
+            assert (result[::50] == expected[j][::50]).all()
+
+with ThreadPoolExecutor(4) as pool:
+    list(pool.map(work, range(4)))
+"""
+
+
+def test_from_many_threads():
+    run_checked(BEGIN + FROM_MANY_THREADS)

@@ -19,12 +19,12 @@ below, -inf too, becomes exactly 0, and a NaN passes the comparison and stays.
 That needs n ln2_hi to be exact, hence a limit to |x|. Where the maximum is beyond it, max itself is
 subtracted first: every difference that does not underflow in exp is then exact (Sterbenz' lemma).
 
-With a temperature T = m 2^k, 1/2 <= m < 1, the power of two is exact as well: r = z / m - n ln2
-with z = 2^-k x, and 1 / m is a sum hi + lo. So every finite T > 0 can be used.
+With a temperature T, r = x / T - n ln2, where 1 / T is a sum hi + lo. T is from 1e-30 to 1e30: what
+is beyond changes the logits when they are loaded (engine.pxi).
 """
 
 from cython cimport floating
-from libc.math cimport fabs, frexp, ldexp, rint
+from libc.math cimport fabs, rint
 from libc.stdint cimport uint32_t, uint64_t
 
 
@@ -93,7 +93,7 @@ cdef union DoubleBits:
     uint64_t bits
 
 
-cdef struct Sum:
+cdef struct DoubleDouble:
     # An unevaluated sum: hi + lo carries twice the digits of one double.
     double hi
     double lo
@@ -102,24 +102,19 @@ cdef struct Sum:
 cdef enum Kind:
     # What a row needs beside the bare exponential. Each kind is a loop of its own: callers pass it
     # as a constant and the compiler drops what the kind leaves out.
-    UNSHIFTED
-    SHIFTED
-    TEMPERED
+    PLAIN      # nothing
+    GENERAL    # a temperature, a shift, or both
 
-
-cdef struct Reduction:
+cdef struct ExpParams:
     # How the logits of one row become exponentials: exp(x / T) / 2^N, see the head of this file.
-    Kind kind
-    double power          # N
+    double power        # N
     double magic
-    double lowest         # where z is below it, the exponential is 0
-    double shift          # 0, or the row's maximum where that is large
-    double scale_before   # 2^-k in two factors, the first of them at most 1, so that
-    double scale_after    # nothing overflows on the way that does not in the end
-    double log2_e         # 1 / (m ln2)
-    double inverse_hi     # 1 / m
+    double lowest       # where x - shift is below it, the exponential is 0
+    double shift        # 0, or the row's maximum where that is large
+    double log2_e       # 1 / (T ln2)
+    double inverse_hi   # 1 / T
     double inverse_lo
-    double max_residue    # r of the row's maximum
+    double residue      # r of the row's maximum
 
 
 cdef inline floating multiply_add(floating a, floating b, floating c) noexcept nogil:
@@ -148,9 +143,9 @@ cdef inline floating value_or_zero(floating value, bint condition) noexcept nogi
         return d.value
 
 
-cdef inline Sum two_sum(double a, double b) noexcept nogil:
+cdef inline DoubleDouble two_sum(double a, double b) noexcept nogil:
     """a + b without error (Knuth); neither need be the larger."""
-    cdef Sum s
+    cdef DoubleDouble s
     cdef double b_part
     s.hi = a + b
     b_part = s.hi - a
@@ -158,31 +153,43 @@ cdef inline Sum two_sum(double a, double b) noexcept nogil:
     return s
 
 
-cdef inline Sum exactly(double x) noexcept nogil:
-    cdef Sum s
+cdef inline DoubleDouble from_double(double x) noexcept nogil:
+    cdef DoubleDouble s
     s.hi = x
     s.lo = 0
     return s
 
 
-cdef inline Sum plus(Sum a, Sum b) noexcept nogil:
-    cdef Sum s = two_sum(a.hi, b.hi)
-    s.lo += a.lo + b.lo
+# On what belongs to a row, for results of either type. For floats a double has digits to spare: the
+# errors of double are left out, and lo is 0.
+
+cdef inline DoubleDouble dd_sum(double a, double b, floating type_tag) noexcept nogil:
+    return from_double(a + b) if floating is float else two_sum(a, b)
+
+
+cdef inline DoubleDouble dd_add(
+    DoubleDouble a, DoubleDouble b, floating type_tag
+) noexcept nogil:
+    cdef DoubleDouble s = dd_sum[floating](a.hi, b.hi, 0)
+    if floating is double:
+        s.lo += a.lo + b.lo
     return s
 
 
-cdef inline Sum times(Sum a, Sum b) noexcept nogil:
+cdef inline DoubleDouble dd_mul(
+    DoubleDouble a, DoubleDouble b, floating type_tag
+) noexcept nogil:
     """exact_fma is libm's: slow where there is no such instruction, but used a few times a row."""
-    cdef Sum product
-    product.hi = a.hi * b.hi
-    product.lo = exact_fma(a.hi, b.hi, -product.hi) + (a.hi * b.lo + a.lo * b.hi)
+    cdef DoubleDouble product = from_double(a.hi * b.hi)
+    if floating is double:
+        product.lo = exact_fma(a.hi, b.hi, -product.hi) + (a.hi * b.lo + a.lo * b.hi)
     return product
 
 
-cdef inline Sum reciprocal(Sum s) noexcept nogil:
-    cdef Sum inverse
-    inverse.hi = 1.0 / s.hi
-    inverse.lo = inverse.hi * (exact_fma(-inverse.hi, s.hi, 1.0) - inverse.hi * s.lo)
+cdef inline DoubleDouble dd_reciprocal(DoubleDouble s, floating type_tag) noexcept nogil:
+    cdef DoubleDouble inverse = from_double(1.0 / s.hi)
+    if floating is double:
+        inverse.lo = inverse.hi * (exact_fma(-inverse.hi, s.hi, 1.0) - inverse.hi * s.lo)
     return inverse
 
 
@@ -212,9 +219,9 @@ cdef inline floating exp_polynomial(floating r) noexcept nogil:
     return multiply_add(multiply_add(exp_quotient(r), r, 1), r, 1)
 
 
-cdef inline Sum exp_sum(double r) noexcept nogil:
+cdef inline DoubleDouble exp_dd(double r, floating type_tag) noexcept nogil:
     """exp(r) for |r| <= ln2 / 2 with two more bits than a double has."""
-    return two_sum(1.0, multiply_add(exp_quotient(r), r * r, r))
+    return dd_sum[floating](1.0, multiply_add(exp_quotient(r), r * r, r), 0)
 
 
 cdef inline floating times_power_of_two(floating p, floating t) noexcept nogil:
@@ -239,25 +246,14 @@ cdef inline double power_of_two(double k) noexcept nogil:
     return power.value
 
 
-cdef inline floating reduced_logit(
-    floating x, const Reduction *row, Kind kind
-) noexcept nogil:
-    """z: x itself, x - shift, or (x - shift) / 2^k."""
-    if kind == TEMPERED:
-        x = multiply_add(x, <floating> row.scale_before, -<floating> row.shift)
-        return x * <floating> row.scale_after
-    return x - <floating> row.shift if kind == SHIFTED else x
-
-
 cdef inline floating exponential(
-    floating x, const Reduction *row, Kind kind
+    floating x, const ExpParams *params, Kind kind
 ) noexcept nogil:
     """exp(x / T) / 2^N.
 
     Largest error measured: 0.85 ULP in float and double; without FMA 1.09 and 1.11.
     """
-    cdef floating z = reduced_logit(x, row, kind)
-    cdef floating magic = <floating> row.magic
+    cdef floating magic = <floating> params.magic
     cdef floating ln2_hi, ln2_lo, t, n, r
     if floating is float:
         ln2_hi = LN2_HI_FLOAT
@@ -265,16 +261,18 @@ cdef inline floating exponential(
     else:
         ln2_hi = LN2_HI_DOUBLE
         ln2_lo = LN2_LO_DOUBLE
-    if z < <floating> row.lowest:
-        z = <floating> row.lowest
-    t = multiply_add(z, <floating> (row.log2_e if kind == TEMPERED else LOG2_E), magic)
+    if kind == GENERAL:
+        x = x - <floating> params.shift
+    if x < <floating> params.lowest:
+        x = <floating> params.lowest
+    t = multiply_add(x, <floating> (params.log2_e if kind == GENERAL else LOG2_E), magic)
     n = t - magic
-    if kind == TEMPERED:
+    if kind == GENERAL:
         # The large parts cancel in one rounding (with FMA); the two small ones follow.
-        r = multiply_add(z, <floating> row.inverse_hi, -ln2_hi * n)
-        r = multiply_add(z, <floating> row.inverse_lo, multiply_add(-ln2_lo, n, r))
+        r = multiply_add(x, <floating> params.inverse_hi, -ln2_hi * n)
+        r = multiply_add(x, <floating> params.inverse_lo, multiply_add(-ln2_lo, n, r))
     else:
-        r = multiply_add(-ln2_lo, n, multiply_add(-ln2_hi, n, z))
+        r = multiply_add(-ln2_lo, n, multiply_add(-ln2_hi, n, x))
     return times_power_of_two(exp_polynomial(r), t)
 
 
@@ -283,60 +281,51 @@ cdef inline double largest_unshifted(floating type_tag) noexcept nogil:
     return 256.0 if floating is float else 2048.0
 
 
-cdef inline Reduction reduction(floating maximum, double temperature) noexcept nogil:
-    """The reduction of a row that has this finite maximum, for 0 < temperature < inf."""
-    cdef Reduction row
-    cdef double m = 1.0, z, bias
-    cdef int k = 0
-    row.kind = UNSHIFTED if temperature == 1.0 else TEMPERED
-    if row.kind == TEMPERED:
-        m = frexp(temperature, &k)
-        # Beyond these bounds, far outside of what T can usefully be, 2^-k would not be a normal
-        # number and m takes the rest; in float, 1 / m must stay finite too.
-        if floating is float:
-            k = -126 if k < -126 else (126 if k > 126 else k)
-        else:
-            k = -1022 if k < -1022 else (1022 if k > 1022 else k)
-        m = ldexp(temperature, -k)
-        if floating is float:
-            m = 1e-30 if m < 1e-30 else (1e30 if m > 1e30 else m)
-    row.scale_before = 1.0
-    row.scale_after = 1.0
-    row.inverse_hi = 1.0
-    row.inverse_lo = 0.0
-    row.log2_e = LOG2_E
-    if row.kind == TEMPERED:    # calls and divisions that short rows would feel
-        row.scale_before = ldexp(1.0, -k if k > 0 else 0)
-        row.scale_after = ldexp(1.0, -k if k < 0 else 0)
-        row.inverse_hi = 1.0 / m
-        row.inverse_lo = exact_fma(-row.inverse_hi, m, 1.0) / m
-        row.log2_e = LOG2_E / m
+cdef inline ExpParams exp_params(
+    double maximum, double temperature, bint is_tempered, floating type_tag
+) noexcept nogil:
+    """Of a row that has this finite maximum. Free of branches.
 
-    row.shift = 0.0
-    z = maximum * row.scale_before * row.scale_after
-    if not fabs(z * row.inverse_hi) < largest_unshifted[floating](0):
-        row.kind = SHIFTED if row.kind == UNSHIFTED else TEMPERED
-        row.shift = maximum * row.scale_before
+    Where no row of a tile has a temperature, `is_tempered` leaves out calls and divisions that
+    short rows would feel.
+    """
+    cdef ExpParams params
+    cdef double bias = 127.0 if floating is float else 1023.0
+    cdef double z = maximum
+    params.inverse_hi = 1.0
+    params.inverse_lo = 0.0
+    params.log2_e = LOG2_E
+    if is_tempered:
+        params.inverse_hi = 1.0 / temperature
+        params.inverse_lo = exact_fma(-params.inverse_hi, temperature, 1.0) / temperature
+        params.log2_e = LOG2_E / temperature
+    else:
+        temperature = 1.0
+    params.shift = 0.0
+    if not fabs(z * params.inverse_hi) < largest_unshifted[floating](0):
+        params.shift = maximum
         z = 0.0
-    row.power = rint(z * row.log2_e)
-    row.max_residue = exact_fma(z, row.inverse_hi, -LN2_HI_DOUBLE * row.power)
-    row.max_residue += z * row.inverse_lo - LN2_LO_DOUBLE * row.power
-    bias = 127.0 if floating is float else 1023.0
-    row.magic = (12582912.0 if floating is float else 6755399441055744.0) + bias - row.power
-    row.lowest = (row.power - bias) * LN2 * m
+    params.power = rint(z * params.log2_e)
+    if is_tempered:
+        params.residue = exact_fma(z, params.inverse_hi, -LN2_HI_DOUBLE * params.power)
+        params.residue += z * params.inverse_lo - LN2_LO_DOUBLE * params.power
+    else:
+        params.residue = (z - LN2_HI_DOUBLE * params.power) - LN2_LO_DOUBLE * params.power
+    params.magic = (12582912.0 if floating is float else 6755399441055744.0) + bias - params.power
+    params.lowest = (params.power - bias) * LN2 * temperature
     if floating is float:
-        row.inverse_lo = row.inverse_hi - <float> row.inverse_hi
-    return row
+        params.inverse_lo = params.inverse_hi - <float> params.inverse_hi
+    return params
 
 
-cdef inline Sum log_1p(Sum r) noexcept nogil:
+cdef inline DoubleDouble log_1p(DoubleDouble r) noexcept nogil:
     """log(1 + r) for r >= 0, as a sum whose parts overlap: what is added to it is rounded once.
 
     1 + r = 2^k m, sqrt(1/2) <= m < sqrt(2), what 1 + r rounds away is carried along; with m = 1 + f
     and s = f / (2 + f), log(m) = 2 atanh(s), arranged so that f enters unrounded. Largest error
     measured: 1.03 ULP, for r < 1; 0.54 for r > 1.
     """
-    cdef Sum one_plus_r = two_sum(1.0, r.hi), total
+    cdef DoubleDouble one_plus_r = two_sum(1.0, r.hi), total
     cdef DoubleBits mantissa, exponent, reciprocal_power
     cdef double k, f, rest, half_square, s, z, q
     mantissa.value = one_plus_r.hi
@@ -366,7 +355,7 @@ cdef inline Sum log_1p(Sum r) noexcept nogil:
 
 cdef inline floating log_1p_up_to_one(floating x) noexcept nogil:
     """log(1 + x) for 0 <= x <= 1 in the type of x, for floats in half the operations."""
-    cdef Sum log_sum
+    cdef DoubleDouble log_sum
     cdef floating q
     if floating is float:
         q = multiply_add(LOG_1P_FLOAT[10], x, LOG_1P_FLOAT[9])
@@ -380,5 +369,5 @@ cdef inline floating log_1p_up_to_one(floating x) noexcept nogil:
         q = multiply_add(q, x, LOG_1P_FLOAT[1])
         return multiply_add(q * x, x, x)
     else:
-        log_sum = log_1p(exactly(x))
+        log_sum = log_1p(from_double(x))
         return log_sum.hi + log_sum.lo

@@ -1,4 +1,4 @@
-"""Copies of rows to columns and back, and from float16."""
+"""Copies of rows to columns and back, masked ones, and from float16."""
 
 cdef float WIDENING = 2.0**112
 
@@ -161,6 +161,102 @@ cdef inline void from_columns(
         for i in range(n):
             at[floating](y, r * row_step + i * number_step, 0)[0] = tile[i * width + r]
         r += 1
+
+
+cdef inline void copy_to_rows(
+    char *x, npy_intp row_step, npy_intp number_step, floating *y, npy_intp y_step,
+    npy_intp rows, npy_intp n
+) noexcept nogil:
+    cdef npy_intp i, r
+    for i in range(n):
+        for r in range(rows):
+            y[r * y_step + i] = at[floating](x, r * row_step + i * number_step, 0)[0]
+
+
+cdef inline void copy_from_rows(
+    const floating *x, npy_intp x_step, char *y, npy_intp row_step, npy_intp number_step,
+    npy_intp rows, npy_intp n
+) noexcept nogil:
+    cdef npy_intp i, r
+    for i in range(n):
+        for r in range(rows):
+            at[floating](y, r * row_step + i * number_step, 0)[0] = x[r * x_step + i]
+
+
+# Masks: bytes, 0 where a number is left out. -inf is put in its place, so no function knows of
+# masks, and whatever stood there has no effect.
+
+cdef inline floating kept_or_minus_infinity(floating x, char mask) noexcept nogil:
+    """In integers, see value_or_zero. The mask selects bits of x ^ -inf, which turn -inf to x."""
+    cdef FloatBits f, minus_infinity
+    cdef DoubleBits d, minus_infinity_in_double
+    if floating is float:
+        f.value = x
+        minus_infinity.value = -INFINITY
+        f.bits = (f.bits ^ minus_infinity.bits) & (<uint32_t> 0 - <uint32_t> (mask != 0))
+        f.bits ^= minus_infinity.bits
+        return f.value
+    else:
+        d.value = x
+        minus_infinity_in_double.value = -INFINITY
+        d.bits = (d.bits ^ minus_infinity_in_double.bits) & (
+            <uint64_t> 0 - <uint64_t> (mask != 0)
+        )
+        d.bits ^= minus_infinity_in_double.bits
+        return d.value
+
+
+cdef inline void copy_masked_run(
+    char *x, npy_intp stride, const char *mask, npy_intp mask_stride, floating *y, npy_intp count
+) noexcept nogil:
+    """To numbers that are contiguous. Not by way of local arrays, as bytes and numbers make vectors
+    of other sizes there, for which the next load waits."""
+    cdef npy_intp i
+    if stride == <npy_intp> sizeof(floating) and mask_stride == 1:
+        for i in range(count):
+            y[i] = kept_or_minus_infinity((<floating *> x)[i], mask[i])
+    else:
+        for i in range(count):
+            y[i] = kept_or_minus_infinity(at[floating](x, i * stride, 0)[0], mask[i * mask_stride])
+
+
+cdef inline void copy_masked(
+    char *x, npy_intp row_step, npy_intp number_step, const char *mask, npy_intp mask_row_step,
+    npy_intp mask_step, floating *y, npy_intp y_row_step, npy_intp y_step, npy_intp rows,
+    npy_intp n
+) noexcept nogil:
+    """y has steps in numbers, one of them 1. Short rows are masked while they are contiguous, and
+    then moved to columns."""
+    cdef floating masked[FEW * FLOAT_LANES]
+    cdef npy_intp size = sizeof(floating), r = 0, count, i
+    if y_step == 1:
+        for r in range(rows):
+            copy_masked_run(
+                x + r * row_step, number_step, mask + r * mask_row_step, mask_step,
+                y + r * y_row_step, n,
+            )
+    elif row_step == size:
+        for i in range(n):
+            copy_masked_run(
+                x + i * number_step, size, mask + i * mask_step, mask_row_step, y + i * y_step,
+                rows,
+            )
+    else:
+        while r < rows:
+            count = min(rows - r, FEW * FLOAT_LANES // n)
+            if row_step == n * number_step and mask_row_step == n * mask_step:
+                copy_masked_run(
+                    x + r * row_step, number_step, mask + r * mask_row_step, mask_step, masked,
+                    count * n,
+                )
+            else:
+                for i in range(count):
+                    copy_masked_run(
+                        x + (r + i) * row_step, number_step, mask + (r + i) * mask_row_step,
+                        mask_step, masked + i * n, n,
+                    )
+            to_columns(<char *> masked, n * size, size, y + r, y_step, count, n)
+            r += count
 
 
 cdef void widen(const uint16_t *x, float *y, npy_intp n) noexcept nogil:

@@ -10,105 +10,51 @@ cdef enum:
     SUMMED = 8192
 
 
-# Functions: inputs, y, n. y may be one of the inputs.
-
-cdef inline floating sigmoid_of(floating x, const Reduction *of_zero) noexcept nogil:
-    """1 / (1 + exp(-x)), from the exponential that is at most 1."""
-    cdef floating e = exponential(-x if x > 0 else x, of_zero, UNSHIFTED), one = 1
-    return (e if x < 0 else one) / (one + e)
-
-
-cdef void sigmoid_block(
-    const floating **inputs, floating *y, Py_ssize_t n
+cdef inline floating value_of(
+    Function function, const floating **inputs, Py_ssize_t i, const ExpParams *of_zero
 ) noexcept nogil:
-    cdef Py_ssize_t LANES = LANE_BYTES // <Py_ssize_t> sizeof(floating)
-    cdef Reduction of_zero = reduction(<floating> 0, 1.0)
-    cdef const floating *x = inputs[0]
+    cdef floating x = inputs[0][i]
+    cdef DoubleDouble log_sum
+    if function == SIGMOID:
+        return sigmoid_of(x, of_zero)
+    if function == BINARY_CROSS_ENTROPY:
+        return binary_cross_entropy_of(x, inputs[1][i], inputs[2][i], inputs[3][i], of_zero)
+    # The arithmetic by itself, for the tests that measure it: exp(x) for x <= 0, and log(1 + x).
+    if function == EXP:
+        return exponential(x, of_zero, PLAIN)
+    log_sum = log_1p(from_double(x))
+    return <floating> (log_sum.hi + log_sum.lo)
+
+
+cdef inline void write_values(
+    Function function, const floating **inputs, floating *y, Py_ssize_t n
+) noexcept nogil:
+    """y may be one of the inputs."""
+    cdef Py_ssize_t LANES = lanes_of[floating](0), i = 0, k
+    cdef ExpParams of_zero = exp_params[floating](0, 1, False, 0)
     cdef floating values[FLOAT_LANES]
-    cdef Py_ssize_t i = 0, k
     while i + LANES <= n:
         for k in range(LANES):
-            values[k] = sigmoid_of(x[i + k], &of_zero)
+            values[k] = value_of(function, inputs, i + k, &of_zero)
         for k in range(LANES):
             y[i + k] = values[k]
         i += LANES
     while i < n:
-        y[i] = sigmoid_of(x[i], &of_zero)
+        y[i] = value_of(function, inputs, i, &of_zero)
         i += 1
 
 
-cdef inline floating product_or_nothing(floating a, floating b) noexcept nogil:
-    """What has the weight 0 doesn't count, even if it is infinite."""
-    return value_or_zero(a * b, a != 0)
-
-
-cdef inline floating binary_cross_entropy_of(
-    floating x, floating target, floating weight, floating pos_weight, const Reduction *of_zero
-) noexcept nogil:
-    """weight (pos_weight t softplus(-x) + (1 - t) softplus(x)); softplus(x) = max(x, 0) + rest."""
-    cdef floating rest = log_1p_up_to_one(exponential(-x if x > 0 else x, of_zero, UNSHIFTED))
-    cdef floating of_positive = rest if x > 0 else rest - x
-    cdef floating of_negative = rest + x if x > 0 else rest
-    cdef floating one = 1
-    # Those of the weights first: one with a large logit may be too large without them.
-    return (
-        product_or_nothing(weight * (pos_weight * target), of_positive)
-        + product_or_nothing(weight * (one - target), of_negative)
-    )
-
-
-cdef void binary_cross_entropy_block(
-    const floating **inputs, floating *y, Py_ssize_t n
-) noexcept nogil:
-    cdef Py_ssize_t LANES = LANE_BYTES // <Py_ssize_t> sizeof(floating)
-    cdef Reduction of_zero = reduction(<floating> 0, 1.0)
-    cdef const floating *x = inputs[0]
-    cdef const floating *target = inputs[1]
-    cdef const floating *weight = inputs[2]
-    cdef const floating *pos_weight = inputs[3]
-    cdef floating values[FLOAT_LANES]
-    cdef Py_ssize_t i = 0, k
-    while i + LANES <= n:
-        for k in range(LANES):
-            values[k] = binary_cross_entropy_of(
-                x[i + k], target[i + k], weight[i + k], pos_weight[i + k], &of_zero
-            )
-        for k in range(LANES):
-            y[i + k] = values[k]
-        i += LANES
-    while i < n:
-        y[i] = binary_cross_entropy_of(x[i], target[i], weight[i], pos_weight[i], &of_zero)
-        i += 1
-
-
-# The arithmetic by itself, for the tests that measure it: exp(x) for x <= 0, and log(1 + x).
-
-cdef void exp_block(const floating **inputs, floating *y, Py_ssize_t n) noexcept nogil:
-    cdef Reduction of_zero = reduction(<floating> 0, 1.0)
-    cdef Py_ssize_t i
-    for i in range(n):
-        y[i] = exponential(inputs[0][i], &of_zero, UNSHIFTED)
-
-
-cdef void log_1p_block(const floating **inputs, floating *y, Py_ssize_t n) noexcept nogil:
-    cdef Sum log_sum
-    cdef Py_ssize_t i
-    for i in range(n):
-        log_sum = log_1p(exactly(inputs[0][i]))
-        y[i] = <floating> (log_sum.hi + log_sum.lo)
-
-
-cdef inline void compute_block(
+cdef void compute_block(
     Function function, const floating **inputs, floating *y, npy_intp n
 ) noexcept nogil:
-    if function == SIGMOID:
-        sigmoid_block(inputs, y, n)
+    if function == SIGMOID:    # constants, for loops that do nothing for the others
+        write_values(SIGMOID, inputs, y, n)
     elif function == BINARY_CROSS_ENTROPY:
-        binary_cross_entropy_block(inputs, y, n)
+        write_values(BINARY_CROSS_ENTROPY, inputs, y, n)
     elif function == EXP:
-        exp_block(inputs, y, n)
-    elif function == LOG_1P:
-        log_1p_block(inputs, y, n)
+        write_values(EXP, inputs, y, n)
+    else:
+        write_values(LOG_1P, inputs, y, n)
 
 
 # The loop. What are rows in a plan are numbers here; blocks are numbered through all of them.
@@ -171,7 +117,7 @@ cdef void over_blocks(
     cdef floating results[FLOAT_BLOCK]
     cdef const floating *inputs[MAX_INPUTS]
     cdef floating *y
-    cdef npy_intp block, start, count
+    cdef npy_intp block, start, count, i
     cdef int inputs_count, role
     for block in range(all.begin + first, all.begin + last):
         start = block * FLOAT_BLOCK
@@ -186,7 +132,8 @@ cdef void over_blocks(
                 if not plan.is_number[role]:
                     copy_block(plan, role, start, count, copies[inputs_count], LOAD)
                 elif block == all.begin + first:    # for all blocks, of which the last is shorter
-                    fill(copies[inputs_count], count, (<floating *> plan.data[role])[0])
+                    for i in range(count):
+                        copies[inputs_count][i] = (<floating *> plan.data[role])[0]
             inputs_count += 1
         y = contiguous_block[floating](plan, RESULT, start, count, 0)
         if y != NULL:
@@ -218,9 +165,9 @@ cdef void over_numbers(Function function, const Plan *plan, floating type_tag) n
 cdef inline double sum_of_block(const floating *x, npy_intp n) noexcept nogil:
     cdef npy_intp LANES = LANE_BYTES // <npy_intp> sizeof(floating)
     cdef LaneSums sums
-    cdef Sum total
+    cdef DoubleDouble total
     cdef npy_intp i = 0, k
-    start_sums(&sums)
+    clear(&sums)
     while i + LANES <= n:
         for k in range(LANES):
             add_term[floating](sums.hi + k, sums.lo + k, x[i + k], 0)

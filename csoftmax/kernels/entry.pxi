@@ -6,27 +6,125 @@ numbers, and None. Where an argument is anything else, or wrong, it returns None
 says what is wrong, or converts it and calls again. Nothing is written before all is checked.
 """
 
-cdef extern from "numpy/arrayobject.h":    # which Cython's declarations lack
+cdef extern from "numpy/arrayobject.h":    # not in Cython's declarations, or with another type
     int NPY_HALF
-    ndarray PyArray_NewLikeArray(ndarray, NPY_ORDER, dtype, int)
+    ctypedef struct PyArray_Descr
+    PyArray_Descr *PyArray_DescrFromType(int)
+    ndarray PyArray_NewLikeArray(ndarray, NPY_ORDER, PyArray_Descr *, int)
 
-cdef tuple NUMPY_NUMBERS = (np.floating, np.integer, np.bool_)
+cdef tuple NUMPY_NUMBERS = (np.floating, np.integer)
+cdef ndarray ONE_FLOAT = np.ones((), np.float32)
+cdef ndarray ONE_DOUBLE = np.ones((), np.float64)
 
 
 cdef struct Call:
     Plan plan
     Operation operation
     LossTerms loss
-    double temperature            # where it is one number
-    int type_number               # that is computed in
-    int axes                      # of the logits
-    npy_intp lengths[MAX_LEVELS]
-    bint is_class[MAX_LEVELS]     # of the logits' axes
-    int row_axes
-    npy_intp row_lengths[MAX_LEVELS]
+    Axes axes                 # of the logits
+    Axes row_axes             # those of them that are not the classes'
+    int type_number           # that is computed in
+    double temperature        # where it is one number
+    bint is_loss              # of rows; only then these two are set:
+    double label_smoothing
+    int64_t least_target
+    bint is_weighted          # by the classes
+    bint is_summed
+    bint is_mean
+    double divisor            # of the sum, and of the gradient
+    double sum                # divided
 
 
-# Arguments
+# Computing
+
+cdef void compute(const Call *call) noexcept nogil:
+    if call.operation.function >= SIGMOID:
+        if call.type_number == NPY_FLOAT:
+            over_numbers[float](call.operation.function, &call.plan, 0)
+        else:
+            over_numbers[double](call.operation.function, &call.plan, 0)
+    elif call.type_number == NPY_FLOAT:
+        over_rows[float](&call.operation, &call.plan, &call.loss, 0)
+    else:
+        over_rows[double](&call.operation, &call.plan, &call.loss, 0)
+
+
+cdef bint scan_targets(Call *call) noexcept nogil:
+    """Sets what a mean divides by: how many count, or the sum of their weights, which are added
+    exactly, as there may be many small ones. False if an index is no class."""
+    cdef const int64_t *target = <int64_t *> call.plan.data[TARGET]
+    cdef const char *class_weights = call.loss.class_weights
+    cdef int64_t ignored = call.loss.ignore_index, least = call.least_target, index
+    cdef npy_intp rows = call.plan.rows, classes = call.plan.n, count = 0, i
+    cdef bint is_wrong = False, counts
+    cdef DoubleDouble sum, weights = from_double(0)
+    for i in range(rows):    # without a branch, for the compiler makes vectors of it
+        counts = target[i] != ignored
+        count += counts
+        is_wrong |= (target[i] < least) | counts & (<uint64_t> target[i] >= <uint64_t> classes)
+    if is_wrong or not call.is_mean:
+        return not is_wrong
+    call.divisor = count
+    if call.is_weighted:
+        for i in range(rows):
+            index = target[i]    # once: another thread may change it
+            if index != ignored and 0 <= index < classes:
+                sum = two_sum(
+                    weights.hi, (<const float *> class_weights)[index]
+                    if call.type_number == NPY_FLOAT else (<const double *> class_weights)[index],
+                )
+                weights.hi = sum.hi
+                weights.lo += sum.lo
+        call.divisor = weights.hi
+        if is_finite(weights.hi):    # else the errors are NaN
+            call.divisor += weights.lo
+    return True
+
+
+cdef void add_up(Call *call, const char *losses) noexcept nogil:
+    """What is divided by 0 is NaN."""
+    if call.type_number == NPY_FLOAT:
+        call.sum = sum_of_numbers(<const float *> losses, call.plan.rows)
+    else:
+        call.sum = sum_of_numbers(<const double *> losses, call.plan.rows)
+    call.sum = call.sum / call.divisor if call.divisor != 0 else NAN
+
+
+cdef bint compute_all(Call *call) noexcept nogil:
+    """False, and nothing is written, if a class index is wrong."""
+    cdef npy_intp n = call.plan.n
+    if call.is_mean:
+        call.divisor = call.plan.rows
+    if call.plan.data[TARGET] != NULL and not scan_targets(call):
+        return False
+    if call.is_loss:
+        call.loss.share = 1.0 - call.label_smoothing
+        call.loss.offset = call.label_smoothing / <double> n if n else 0
+        # The gradient of a mean over nothing is NaN where a row counts, with a weight of 0.
+        call.loss.scale = 1.0 / call.divisor if call.divisor != 0 else NAN
+    if n * call.plan.rows > 0:
+        collapse(&call.plan)
+        compute(call)
+    if call.is_summed:
+        add_up(call, call.plan.data[RESULT if call.operation.function >= SIGMOID else ROW_RESULT])
+    return True
+
+
+cdef bint run(Call *call) except -1:
+    """Raised is what interrupted it."""
+    cdef uint64_t host = enter_environment()
+    cdef bint is_right
+    if max(call.plan.n, 1) * call.plan.rows < NUMBERS_PER_THREAD:
+        is_right = compute_all(call)    # too short to let other threads run
+    else:
+        with nogil:
+            is_right = compute_all(call)
+    csoftmax_set_environment(host)
+    raise_if_stopped()
+    return is_right
+
+
+# Arrays
 
 cdef inline int computed_type(ndarray x) noexcept:
     """The type that is computed in, or -1 if there is none: what a float holds exactly is float."""
@@ -42,281 +140,237 @@ cdef inline bint is_computable(object x) noexcept:
     return PyArray_CheckExact(x) and computed_type(x) >= 0
 
 
-cdef object copy_quietly(ndarray to, ndarray source):
-    """With a cast, of which neither warnings nor floating-point flags are left."""
-    cdef int number = PyArray_TYPE(source), flags
-    cdef uint64_t host
-    if number == PyArray_TYPE(to) or NPY_BOOL <= number <= NPY_ULONGLONG:    # there is no warning
-        host = enter_environment()
-        try:
-            PyArray_CopyInto(to, source)
-        finally:
-            csoftmax_set_environment(host)
-        return
-    flags = fetestexcept(FE_ALL_EXCEPT)    # also those of the x87, which float16 sets
-    host = enter_environment()
-    try:
-        with np.errstate(all="ignore"):
-            PyArray_CopyInto(to, source)
-    finally:
-        csoftmax_set_environment(host)
-        feclearexcept(FE_ALL_EXCEPT & ~flags)
-
-
 cdef inline bint is_usable(ndarray x, int type_number) noexcept:
     """As it is: of this type, aligned and in this machine's byte order."""
-    return (
-        PyArray_TYPE(x) == type_number and PyArray_ISALIGNED(x) and PyArray_ISNOTSWAPPED(x)
+    return PyArray_TYPE(x) == type_number and PyArray_ISBEHAVED_RO(x)
+
+
+cdef inline bint has_shape(ndarray x, Axes *axes) noexcept:
+    return PyArray_NDIM(x) == axes.count and PyArray_CompareLists(
+        PyArray_DIMS(x), axes.lengths, axes.count
     )
 
 
-cdef inline ndarray new_array(int axes, npy_intp *lengths, int type_number):
-    cdef npy_intp bytes = sizeof(float) if type_number == NPY_FLOAT else sizeof(double)
-    cdef int i
-    for i in range(axes):
-        bytes *= lengths[i]
-    return new_result(axes, lengths, type_number, bytes)
+cdef inline ndarray new_array(int axes, npy_intp *lengths, npy_intp numbers, int type_number):
+    cdef npy_intp size = sizeof(float) if type_number == NPY_FLOAT else sizeof(double)
+    return new_result(axes, lengths, type_number, size * numbers)
 
 
-cdef ndarray in_type(ndarray x, int type_number):
-    """x itself if it is usable, else a copy in C order."""
-    cdef ndarray copy
+cdef object copy_quietly(ndarray to, ndarray source):
+    """With a cast, of which neither warnings nor floating-point flags are left."""
+    cdef int number = PyArray_TYPE(source), flags = fetestexcept(FE_ALL_EXCEPT)
+    cdef uint64_t host = enter_environment()
+    try:
+        if number == PyArray_TYPE(to) or NPY_BOOL <= number <= NPY_ULONGLONG:    # no warnings
+            PyArray_CopyInto(to, source)
+        else:
+            with np.errstate(all="ignore"):
+                PyArray_CopyInto(to, source)
+    finally:
+        csoftmax_set_environment(host)
+        if fetestexcept(FE_ALL_EXCEPT) != flags:    # float16 sets those of the x87
+            feclearexcept(FE_ALL_EXCEPT & ~flags)
+
+
+cdef ndarray converted(ndarray x, int type_number):
+    """A copy in C order."""
+    cdef npy_intp numbers = PyArray_SIZE(x)
+    cdef ndarray copy = new_array(PyArray_NDIM(x), PyArray_DIMS(x), numbers, type_number)
     cdef uint64_t host
-    if is_usable(x, type_number):
-        return x
-    copy = new_array(PyArray_NDIM(x), PyArray_DIMS(x), type_number)
     if type_number == NPY_FLOAT and is_usable(x, NPY_HALF) and PyArray_IS_C_CONTIGUOUS(x):
         host = enter_environment()
-        widen(<uint16_t *> PyArray_BYTES(x), <float *> PyArray_BYTES(copy), PyArray_SIZE(x))
+        widen(<uint16_t *> PyArray_BYTES(x), <float *> PyArray_BYTES(copy), PyArray_SIZE(copy))
         csoftmax_set_environment(host)
     else:
         copy_quietly(copy, x)
     return copy
 
 
+cdef inline ndarray in_type(ndarray x, int type_number):
+    return x if is_usable(x, type_number) else converted(x, type_number)
+
+
 cdef inline ndarray in_order(ndarray x, int type_number):
-    """in_type, and contiguous."""
     return PyArray_GETCONTIGUOUS(in_type(x, type_number))
 
 
-cdef inline bint add_class_axis(Call *call, object axis) except -1:
-    cdef int overflow
-    cdef long at = PyLong_AsLongAndOverflow(axis, &overflow)
-    if overflow or not -call.axes <= at < call.axes:
-        return False
-    at += call.axes if at < 0 else 0
-    if call.is_class[at]:
-        return False
-    call.is_class[at] = True
-    return True
+# Arguments
 
+cdef bint read_axes(Axes *axes, ndarray x, object axis) except -1:
+    """Those of an array, and which of them are the classes'. False for what Python has to look at.
 
-cdef bint find_axes(Call *call, object axis) except -1:
-    """Which of the logits' axes are the classes'. False for what Python has to look at."""
+    Lengths are a copy: the array's own are gone when another thread gives it another shape.
+    """
+    cdef bint is_tuple = type(axis) is tuple
+    cdef Py_ssize_t named = 0 if axis is None else len(<tuple> axis) if is_tuple else 1, i
     cdef object one
-    cdef int i
-    call.row_axes = 0
-    for i in range(call.axes):
-        call.is_class[i] = axis is None
-    if type(axis) is int:
-        if not add_class_axis(call, axis):
+    cdef int overflow
+    cdef long at
+    axes.count = PyArray_NDIM(x)
+    for i in range(axes.count):
+        axes.lengths[i] = PyArray_DIM(x, i)
+        axes.is_class[i] = axis is None
+    for i in range(named):
+        one = (<tuple> axis)[i] if is_tuple else axis
+        if type(one) is not int:
             return False
-    elif axis is not None:
-        if type(axis) is not tuple:
+        at = PyLong_AsLongAndOverflow(one, &overflow)
+        if overflow or not -axes.count <= at < axes.count:
             return False
-        for one in <tuple> axis:
-            if type(one) is not int or not add_class_axis(call, one):
-                return False
-    for i in range(call.axes):
-        if not call.is_class[i]:
-            call.row_lengths[call.row_axes] = call.lengths[i]
-            call.row_axes += 1
+        at += axes.count if at < 0 else 0
+        if axes.is_class[at]:
+            return False
+        axes.is_class[at] = True
     return True
 
 
 cdef bint start_call(Call *call, object logits, object axis) except -1:
     """With an array of a type that is computed with, along axes that it has; else False."""
-    if not PyArray_CheckExact(logits):
+    if not is_computable(logits) or not read_axes(&call.axes, logits, axis):
         return False
     call.type_number = computed_type(logits)
-    call.axes = PyArray_NDIM(<ndarray> logits)
-    # A copy: the array's own are gone when another thread gives it another shape.
-    memcpy(call.lengths, PyArray_DIMS(<ndarray> logits), call.axes * sizeof(npy_intp))
-    if call.type_number < 0 or not find_axes(call, axis):
-        return False
-    start_plan(&call.plan, call.row_axes, call.row_lengths)
+    start_plan(&call.plan, &call.axes, &call.row_axes)
     memset(&call.operation, 0, sizeof(Operation))
+    call.loss.class_weights = NULL
+    call.is_loss = call.is_weighted = call.is_summed = call.is_mean = False
+    call.divisor = 1
     return True
 
 
-cdef inline bint is_number(object x) except -1:
-    """A real one: Python's, NumPy's, or of a class that says that it is one."""
-    return (
-        PyFloat_Check(x) or PyLong_Check(x) or isinstance(x, NUMPY_NUMBERS) or isinstance(x, Real)
-    )
+cdef ndarray read_operand(Call *call, int role, object x):
+    """In the type that is computed in. None for what is no array of numbers, doesn't broadcast to
+    the logits, or whose classes have several strides."""
+    cdef ndarray array
+    if not is_computable(x):
+        return None
+    array = in_type(x, call.type_number)
+    return array if set_operand(&call.plan, role, array, &call.axes) else None
+
+
+cdef bint read_number(object x, double *number) except -1:
+    """Python's or NumPy's. False for others, and for an int that no float can hold."""
+    if type(x) is float:    # nearly always
+        number[0] = x
+        return True
+    if not (PyFloat_Check(x) or PyLong_Check(x) or isinstance(x, NUMPY_NUMBERS)):
+        return False
+    try:
+        number[0] = x
+    except OverflowError:
+        return False
+    return True
 
 
 cdef object read_temperature(Call *call, object temperature):
-    """True if it is one number, now in the call; an array of several; None for what is neither."""
-    cdef double *numbers
+    """What has to stay until the call is over, or None."""
     cdef ndarray several
+    cdef double *numbers
     cdef npy_intp i
-    if type(temperature) is float:
-        call.temperature = temperature
-        return True if call.temperature >= 0 else None
-    if is_computable(temperature):
-        several = in_order(temperature, NPY_DOUBLE)
-        if several is temperature:    # another thread may change it after it has been checked
-            several = PyArray_NewCopy(several, NPY_CORDER)
-        numbers = <double *> PyArray_BYTES(several)
-        for i in range(PyArray_SIZE(several)):
-            if not numbers[i] >= 0:
-                return None
-        if PyArray_NDIM(several) > 0:
-            return several
-        call.temperature = numbers[0]
+    if not is_computable(temperature):
+        call.plan.data[TEMPERATURE] = <char *> &call.temperature
+        call.plan.is_number[TEMPERATURE] = True
+        if not read_number(temperature, &call.temperature) or not call.temperature >= 0:
+            return None
         return True
-    if not is_number(temperature):
-        return None
-    try:
-        call.temperature = temperature
-    except OverflowError:
-        return None
-    return True if call.temperature >= 0 else None
+    several = converted(temperature, NPY_DOUBLE)    # what has been checked can't be changed
+    numbers = <double *> PyArray_BYTES(several)
+    for i in range(PyArray_SIZE(several)):
+        if not numbers[i] >= 0:
+            return None
+    return several if set_operand(&call.plan, TEMPERATURE, several, &call.row_axes) else None
 
 
-# Operands
+# Results
 
-cdef inline bint set_array(Call *call, int role, ndarray x) noexcept:
-    """One that broadcasts to the logits; False if it doesn't, or classes have several strides."""
-    return set_operand(
-        &call.plan, role, PyArray_BYTES(x), PyArray_NDIM(x), PyArray_DIMS(x), PyArray_STRIDES(x),
-        call.axes, call.lengths, call.is_class,
+cdef inline char *end_of(ndarray x, int side) noexcept:
+    """Where the memory of its numbers begins (-1), or ends (1)."""
+    cdef char *end = PyArray_BYTES(x) + (PyArray_ITEMSIZE(x) if side > 0 else 0)
+    cdef int i
+    for i in range(PyArray_NDIM(x)):
+        end += side * max(0, side * (PyArray_DIM(x, i) - 1) * PyArray_STRIDE(x, i))
+    return end
+
+
+cdef bint are_apart(ndarray x, ndarray out, bint or_one) noexcept:
+    """Or one: of a shape and type, with the same numbers at the same places."""
+    return x is None or end_of(x, 1) <= end_of(out, -1) or end_of(out, 1) <= end_of(x, -1) or (
+        or_one and PyArray_BYTES(x) == PyArray_BYTES(out)
+        and PyArray_CompareLists(PyArray_STRIDES(x), PyArray_STRIDES(out), PyArray_NDIM(out))
     )
 
 
-cdef inline bint set_array_of_rows(Call *call, int role, ndarray x) noexcept:
-    """One that broadcasts to the logits without the axes of the classes."""
-    return set_operand(
-        &call.plan, role, PyArray_BYTES(x), PyArray_NDIM(x), PyArray_DIMS(x), PyArray_STRIDES(x),
-        call.row_axes, call.row_lengths, NULL,
-    )
-
-
-cdef inline bint set_temperature(Call *call, object temperature) except -1:
-    if temperature is True:
-        set_number(&call.plan, TEMPERATURE, &call.temperature)
-        return True
-    return set_array_of_rows(call, TEMPERATURE, temperature)
-
-
-cdef inline void find_bounds(ndarray x, char **low, char **high) noexcept:
-    cdef npy_intp reach
-    cdef int i
-    low[0] = PyArray_BYTES(x)
-    high[0] = low[0] + PyArray_ITEMSIZE(x)
-    for i in range(PyArray_NDIM(x)):
-        reach = (PyArray_DIM(x, i) - 1) * PyArray_STRIDE(x, i)
-        low[0] += min(reach, 0)
-        high[0] += max(reach, 0)
-
-
-cdef bint may_overlap(ndarray x, ndarray out) noexcept:
-    """By the bounds of their memory."""
-    cdef char *x_low
-    cdef char *x_high
-    cdef char *out_low
-    cdef char *out_high
-    find_bounds(x, &x_low, &x_high)
-    find_bounds(out, &out_low, &out_high)
-    return x_low < out_high and out_low < x_high
-
-
-cdef bint are_the_same(ndarray x, ndarray out) noexcept:
-    """Of one shape: whether each element of one is that of the other."""
-    cdef int i
-    if PyArray_BYTES(x) != PyArray_BYTES(out):
-        return False
-    for i in range(PyArray_NDIM(x)):
-        if PyArray_DIM(x, i) > 1 and PyArray_STRIDE(x, i) != PyArray_STRIDE(out, i):
-            return False
-    return True
-
-
-cdef inline npy_intp distance_along(ndarray x, int axis) noexcept:
-    cdef npy_intp stride = PyArray_STRIDE(x, axis)
-    return stride if stride > 0 else -stride
-
-
-cdef bint overlaps_itself(ndarray out) noexcept:
+cdef bint overlaps_itself(ndarray x) noexcept:
     """Unless every stride leads over all that smaller ones reach."""
-    cdef npy_intp stride, reach
+    cdef npy_intp reach
     cdef int i, j
-    if PyArray_IS_C_CONTIGUOUS(out):
-        return False
-    for i in range(PyArray_NDIM(out)):
-        stride = distance_along(out, i)
-        reach = PyArray_ITEMSIZE(out)
-        for j in range(PyArray_NDIM(out)):
-            if j != i and distance_along(out, j) <= stride:
-                reach += (PyArray_DIM(out, j) - 1) * distance_along(out, j)
-        if PyArray_DIM(out, i) > 1 and stride < reach:
+    for i in range(PyArray_NDIM(x)):
+        reach = PyArray_ITEMSIZE(x)
+        for j in range(PyArray_NDIM(x)):
+            if j != i and llabs(PyArray_STRIDE(x, j)) <= llabs(PyArray_STRIDE(x, i)):
+                reach += (PyArray_DIM(x, j) - 1) * llabs(PyArray_STRIDE(x, j))
+        if PyArray_DIM(x, i) > 1 and llabs(PyArray_STRIDE(x, i)) < reach:
             return True
     return False
 
 
-cdef bint can_be_out(object out, int axes, const npy_intp *lengths) noexcept:
+cdef bint can_be_out(object out, Axes *axes) noexcept:
     """Whether it has the shape and takes floating-point numbers."""
-    cdef int number, i
-    if not PyArray_CheckExact(out) or not PyArray_ISWRITEABLE(<ndarray> out):
-        return False
-    number = PyArray_TYPE(<ndarray> out)
-    if not (NPY_FLOAT <= number <= NPY_LONGDOUBLE or number == NPY_HALF):
-        return False
-    if PyArray_NDIM(<ndarray> out) != axes:
-        return False
-    for i in range(axes):
-        if PyArray_DIM(<ndarray> out, i) != lengths[i]:
-            return False
-    return True
+    return (
+        PyArray_CheckExact(out) and PyArray_ISWRITEABLE(<ndarray> out)
+        and PyArray_ISFLOAT(<ndarray> out) and has_shape(out, axes)
+    )
 
 
-cdef inline bint is_apart(object operand, ndarray out) noexcept:
-    """Also where the operand is no array."""
-    return not PyArray_CheckExact(operand) or not may_overlap(operand, out)
-
-
-cdef inline bint is_apart_or_the_same(object operand, ndarray out) noexcept:
-    return is_apart(operand, out) or are_the_same(operand, out)
-
-
-cdef ndarray room_beside(
-    Call *call, ndarray out, ndarray logits, object read_together, object read_later,
-    object read_later_too=None,
+cdef ndarray room_for_numbers(
+    Call *call, object out, object given, ndarray logits, ndarray read_together=None,
+    ndarray read_later=None, ndarray read_later_too=None,
 ):
-    """Where the logits' results are written first: `out` itself if it can be computed in, and
-    nothing that is read later lies in its memory; else a new array.
+    """Where results of the logits' shape are written first; None for an `out` that is wrong.
 
-    `logits`, and what is read together with them, may be `out` itself, as numbers are read before
-    their results are written. A new array has the order of `out`, as bits depend on how rows lie.
+    Without `out` that is a new array, or the copy that the given logits were converted to. Else it
+    is `out` itself if it can be computed in, and nothing that is read later lies in its memory; the
+    logits, and what is read together with them, may be `out`, as numbers are read before their
+    results are written. If not, a new array in the order of `out`: bits depend on how rows lie.
     """
-    cdef dtype descr
-    if (
-        is_usable(out, call.type_number) and not overlaps_itself(out)
-        and is_apart_or_the_same(logits, out) and is_apart_or_the_same(read_together, out)
-        and is_apart(read_later, out) and is_apart(read_later_too, out)
+    cdef ndarray room
+    if logits is None:
+        return None
+    if out is None:
+        room = logits
+        if logits is given:
+            room = new_array(
+                call.axes.count, call.axes.lengths, call.plan.n * call.plan.rows, call.type_number
+            )
+    elif not can_be_out(out, &call.axes):
+        return None
+    elif (
+        is_usable(out, call.type_number)
+        and (PyArray_IS_C_CONTIGUOUS(<ndarray> out) or not overlaps_itself(out))
+        and are_apart(logits, out, True) and are_apart(read_together, out, True)
+        and are_apart(read_later, out, False) and are_apart(read_later_too, out, False)
     ):
-        return out
-    descr = PyArray_DescrFromType(call.type_number)
-    Py_INCREF(descr)    # which the next function takes
-    return PyArray_NewLikeArray(out, NPY_KEEPORDER, descr, False)
+        room = out
+    else:
+        room = PyArray_NewLikeArray(
+            out, NPY_KEEPORDER, PyArray_DescrFromType(call.type_number), False
+        )
+    return room if set_operand(&call.plan, RESULT, room, &call.axes) else None
 
 
-cdef inline ndarray room_without_out(Call *call, object given, ndarray logits):
-    """A new array, or the copy that the logits were converted to."""
-    if logits is not given:
-        return logits
-    return new_array(call.axes, call.lengths, call.type_number)
+cdef ndarray room_for_rows(Call *call, object out, bint keepdims):
+    """A new array with one number for each row; None for an `out` that is wrong."""
+    cdef Axes *axes = &call.row_axes
+    cdef ndarray room
+    cdef int i
+    if keepdims:    # those of the logits, which are all set by now
+        axes = &call.axes
+        for i in range(axes.count):
+            axes.lengths[i] = 1 if axes.is_class[i] else axes.lengths[i]
+    if out is not None and not can_be_out(out, axes):
+        return None
+    room = new_array(axes.count, axes.lengths, call.plan.rows, call.type_number)
+    set_operand(&call.plan, ROW_RESULT, room, axes)
+    return room
 
 
 cdef inline object delivered(ndarray result, object out):
@@ -327,37 +381,11 @@ cdef inline object delivered(ndarray result, object out):
     return out
 
 
-# Computing
-
-cdef void compute(const Call *call) noexcept nogil:
-    cdef uint64_t host = enter_environment()
-    if call.operation.function >= SIGMOID:
-        if call.type_number == NPY_FLOAT:
-            over_numbers[float](call.operation.function, &call.plan, 0)
-        else:
-            over_numbers[double](call.operation.function, &call.plan, 0)
-    elif call.type_number == NPY_FLOAT:
-        over_rows[float](&call.operation, &call.plan, &call.loss, 0)
-    else:
-        over_rows[double](&call.operation, &call.plan, &call.loss, 0)
-    csoftmax_set_environment(host)
-
-
-cdef object run(Call *call):
-    """Unless there are no numbers. Raised is what interrupted it."""
-    cdef npy_intp size = call.plan.n
-    cdef int i
-    for i in range(call.row_axes):
-        size *= call.row_lengths[i]
-    if size == 0:
-        return
-    collapse(&call.plan)
-    if size < NUMBERS_PER_THREAD:    # too short to let other threads run
-        compute(call)
-    else:
-        with nogil:
-            compute(call)
-    raise_if_stopped()
+cdef object computed(Call *call, ndarray result, object out):
+    """None if there is no room for it, or a class index is wrong. A sum or mean is in float64."""
+    if result is None or not run(call):
+        return None
+    return np.float64(call.sum) if call.is_summed else delivered(result, out)
 
 
 # softmax, log_softmax, logsumexp, entropy
@@ -368,53 +396,26 @@ cdef object rowwise(
 ):
     cdef Call call
     cdef ndarray logits, result
-    cdef npy_intp lengths[MAX_LEVELS]
-    cdef bint has_rows = function == SOFTMAX or function == LOG_SOFTMAX
-    cdef int axes, i
     if not start_call(&call, x, axis):
-        return None
-    if where is not None and not (
-        PyArray_CheckExact(where) and PyArray_TYPE(<ndarray> where) == NPY_BOOL
-    ):
-        return None
-    temperature = read_temperature(&call, temperature)
-    if temperature is None:
-        return None
-    axes = call.axes if has_rows or keepdims else call.row_axes
-    for i in range(axes):
-        lengths[i] = call.lengths[i] if has_rows or keepdims else call.row_lengths[i]
-        if keepdims and call.is_class[i]:
-            lengths[i] = 1
-    if out is not None and not can_be_out(out, axes, lengths):
         return None
     call.operation.function = function
     call.operation.is_masked = where is not None
-    call.operation.takes_logarithm = function != SOFTMAX
-    if function == ENTROPY:
-        call.operation.weighing = BY_EXPONENTIALS
-    logits = in_type(x, call.type_number)
-    if not set_array(&call, LOGITS, logits) or not set_temperature(&call, temperature):
+    temperature = read_temperature(&call, temperature)
+    logits = read_operand(&call, LOGITS, x)
+    if temperature is None or logits is None:
         return None
-    if where is not None and not set_array(&call, COMPANION, where):
+    if where is not None and not (
+        PyArray_CheckExact(where) and PyArray_TYPE(<ndarray> where) == NPY_BOOL
+        and set_operand(&call.plan, COMPANION, where, &call.axes)
+    ):
         return None
-    if has_rows:
-        call.operation.numbers = SCALED_EXPONENTIALS if function == SOFTMAX else LOG_PROBABILITIES
-        if out is None:
-            result = room_without_out(&call, x, logits)
-        else:
-            result = room_beside(&call, out, logits, None, where)
-        if not set_array(&call, RESULT, result):
-            return None
+    if function == SOFTMAX or function == LOG_SOFTMAX:
+        result = room_for_numbers(&call, out, x, logits, None, where)
     else:
-        result = new_array(axes, lengths, call.type_number)
-        if keepdims:
-            set_array(&call, ROW_RESULT, result)
-        else:
-            set_array_of_rows(&call, ROW_RESULT, result)
-        if call.plan.n == 0:    # a sum of nothing, whose logarithm is -inf; no classes
+        result = room_for_rows(&call, out, keepdims)
+        if result is not None and call.plan.n == 0:    # log(0), of a sum of nothing; no class
             PyArray_FillWithScalar(result, 0.0 if function == ENTROPY else -INFINITY)
-    run(&call)
-    return delivered(result, out)
+    return computed(&call, result, out)
 
 
 def softmax(x, axis, temperature, where, out):
@@ -439,35 +440,17 @@ cdef object product(
     Function function, object grad, object y, object axis, object temperature, object out
 ):
     cdef Call call
-    cdef ndarray y_array, grad_array, result
-    if not start_call(&call, y, axis) or not is_computable(grad):
-        return None
-    if not PyArray_SAMESHAPE(<ndarray> grad, <ndarray> y):
-        return None
-    temperature = read_temperature(&call, temperature)
-    if temperature is None:
-        return None
-    if out is not None and not can_be_out(out, call.axes, call.lengths):
+    cdef ndarray y_array, grad_array
+    if not start_call(&call, y, axis) or not is_computable(grad) or not has_shape(grad, &call.axes):
         return None
     call.type_number = max(call.type_number, computed_type(grad))    # NPY_DOUBLE is the larger
     call.operation.function = function
-    call.operation.has_companion = True
-    call.operation.numbers = (
-        SOFTMAX_PRODUCTS if function == SOFTMAX_VJP else LOG_SOFTMAX_PRODUCTS
-    )
-    y_array = in_type(y, call.type_number)
-    grad_array = in_type(grad, call.type_number)
-    if out is None:
-        result = room_without_out(&call, y, y_array)
-    else:
-        result = room_beside(&call, out, y_array, grad_array, None)
-    if not (
-        set_array(&call, LOGITS, y_array) and set_array(&call, COMPANION, grad_array)
-        and set_array(&call, RESULT, result) and set_temperature(&call, temperature)
-    ):
+    temperature = read_temperature(&call, temperature)
+    y_array = read_operand(&call, LOGITS, y)
+    grad_array = read_operand(&call, COMPANION, grad)
+    if temperature is None or y_array is None or grad_array is None:
         return None
-    run(&call)
-    return delivered(result, out)
+    return computed(&call, room_for_numbers(&call, out, y, y_array, grad_array), out)
 
 
 def softmax_vjp(grad, y, axis, temperature, out):
@@ -480,381 +463,122 @@ def log_softmax_vjp(grad, log_y, axis, temperature, out):
 
 # Losses
 
-cdef enum HowReduced:
-    NOT_REDUCED
-    TO_MEAN
-    TO_SUM
-    UNKNOWN
-
-
-cdef int read_reduction(object reduction) except -1:
+cdef bint read_reduction(Call *call, object reduction) except -1:
     if not PyUnicode_CheckExact(reduction):
-        return UNKNOWN
-    if reduction == "mean":
-        return TO_MEAN
-    if reduction == "sum":
-        return TO_SUM
-    return NOT_REDUCED if reduction == "none" else UNKNOWN
-
-
-cdef bint read_ignore_index(object ignore_index, int64_t *number) except -1:
-    cdef int overflow
-    if type(ignore_index) is not int:
         return False
-    number[0] = PyLong_AsLongLongAndOverflow(ignore_index, &overflow)
-    return not overflow
+    call.is_mean = reduction == "mean"
+    call.is_summed = call.is_mean or reduction == "sum"
+    return call.is_summed or reduction == "none"
 
 
-cdef bint scan_indices(
-    const int64_t *target, npy_intp rows, npy_intp classes, const LossTerms *loss,
-    double *divisor, floating type_tag
-) noexcept nogil:
-    """How many count, or the sum of their weights; False if an index is no class.
-
-    Weights are added exactly: there may be many small ones.
-    """
-    cdef Sum sum, weights = exactly(0)
-    cdef bint is_wrong = False, counts
-    cdef npy_intp count = 0, i
-    cdef int64_t index
-    for i in range(rows):    # without a branch, for the compiler makes vectors of it
-        counts = target[i] != loss.ignore_index
-        count += counts
-        is_wrong |= counts & (<uint64_t> target[i] >= <uint64_t> classes)
-    divisor[0] = count
-    if is_wrong:
-        return False
-    if loss.class_weights != NULL:
-        for i in range(rows):
-            index = target[i]    # once: another thread may change it
-            if index != loss.ignore_index and 0 <= index < classes:
-                sum = two_sum(weights.hi, (<const floating *> loss.class_weights)[index])
-                weights.hi = sum.hi
-                weights.lo += sum.lo
-        divisor[0] = weights.hi
-        if is_finite(weights.hi):    # else the errors are NaN
-            divisor[0] += weights.lo
-    return True
+def total(x):
+    """The sum of an array's numbers, in float64; NumPy's own converts numbers one by one."""
+    cdef Call call
+    start_call(&call, x, ())
+    call.plan.n = 0    # nothing else is computed
+    call.is_summed = True
+    x = in_order(x, call.type_number)
+    set_operand(&call.plan, ROW_RESULT, x, &call.axes)
+    return computed(&call, x, None)
 
 
-cdef double divided_sum(
-    const char *numbers, npy_intp n, int type_number, double divisor
-) noexcept nogil:
-    """What is divided by 0 is NaN."""
-    cdef uint64_t host = enter_environment()
-    cdef double total
-    if type_number == NPY_FLOAT:
-        total = sum_of_numbers(<const float *> numbers, n)
-    else:
-        total = sum_of_numbers(<const double *> numbers, n)
-    total = total / divisor if divisor != 0 else NAN
-    csoftmax_set_environment(host)
-    return total
-
-
-cdef object sum_of(ndarray x, double divisor):
-    cdef const char *numbers = PyArray_BYTES(x)
-    cdef npy_intp n = PyArray_SIZE(x)
-    cdef int type_number = PyArray_TYPE(x)
-    cdef double total
-    if n < NUMBERS_PER_THREAD:
-        total = divided_sum(numbers, n, type_number, divisor)
-    else:
-        with nogil:
-            total = divided_sum(numbers, n, type_number, divisor)
-    raise_if_stopped()
-    return np.float64(total)
-
-
-cdef object reduced(ndarray losses, int reduction, double divisor):
-    """A sum or mean is in float64. The mean over nothing is NaN."""
-    if reduction == NOT_REDUCED:
-        return delivered(losses, None)
-    return sum_of(losses, divisor if reduction == TO_MEAN else 1)
-
-
-cdef object read_targets(Call *call, object target, bint is_nll):
-    """Sets the function. The targets as they are computed with, or None."""
+cdef ndarray read_targets(Call *call, object target, bint is_nll):
+    """As they are computed with, or None. Sets the function."""
     cdef ndarray indices
-    cdef int64_t *numbers
-    cdef npy_intp row
-    cdef int number, i
-    cdef bint has_shape_of_rows
     if not PyArray_CheckExact(target):
         return None
-    number = PyArray_TYPE(<ndarray> target)
-    has_shape_of_rows = PyArray_NDIM(<ndarray> target) == call.row_axes
-    if not has_shape_of_rows:
-        if is_nll or PyArray_NDIM(<ndarray> target) != call.axes:
-            return None
-        for i in range(call.axes):
-            if PyArray_DIM(<ndarray> target, i) != call.lengths[i]:
-                return None
+    if not is_nll and has_shape(target, &call.axes):
         call.operation.function = TARGETS_LOSS
-        if computed_type(target) < 0 or call.loss.ignore_index >= 0:
-            return None
-        return in_type(target, call.type_number)
-    for i in range(call.row_axes):
-        if PyArray_DIM(<ndarray> target, i) != call.row_lengths[i]:
-            return None
+        return read_operand(call, COMPANION, target) if call.loss.ignore_index < 0 else None
+    if not PyArray_ISINTEGER(<ndarray> target):
+        return None
     call.operation.function = NLL_LOSS if is_nll else CLASS_LOSS
-    if not NPY_BYTE <= number <= NPY_ULONGLONG:
-        return None
+    # Numbers too large for an int64 become negative, which ignore_index may be.
+    call.least_target = 0 if PyArray_ISUNSIGNED(<ndarray> target) else INT64_MIN
     indices = in_order(target, NPY_INT64)
-    if number == NPY_ULONG or number == NPY_ULONGLONG:
-        numbers = <int64_t *> PyArray_BYTES(indices)
-        for row in range(PyArray_SIZE(indices)):
-            if numbers[row] < 0:    # a number too large for an int64, which could be ignore_index
-                return None
-    return indices
+    set_operand(&call.plan, TARGET, indices, &call.row_axes)
+    return indices if has_shape(indices, &call.row_axes) else None
 
 
-cdef object read_class_weights(Call *call, object weight):
-    """An array in the type that is computed in, or None."""
-    if not (
-        is_computable(weight) and PyArray_NDIM(<ndarray> weight) == 1
-        and PyArray_DIM(<ndarray> weight, 0) == call.plan.n
-    ):
-        return None
-    return in_order(weight, call.type_number)
-
-
-cdef bint scan(
-    const int64_t *target, npy_intp rows, const Call *call, double *divisor
-) noexcept nogil:
-    cdef uint64_t host = enter_environment()
-    cdef bint are_right
-    if call.type_number == NPY_FLOAT:
-        are_right = scan_indices[float](target, rows, call.plan.n, &call.loss, divisor, 0)
+cdef ndarray read_class_weights(Call *call, object weight):
+    """One for each class, or None."""
+    cdef ndarray class_weights
+    call.is_weighted = weight is not None
+    if weight is None:
+        class_weights = new_array(1, &call.plan.n, call.plan.n, call.type_number)
+        PyArray_FillWithScalar(class_weights, 1.0)
+    elif is_computable(weight):
+        class_weights = in_order(weight, call.type_number)
+        if PyArray_NDIM(class_weights) != 1 or PyArray_DIM(class_weights, 0) != call.plan.n:
+            return None
     else:
-        are_right = scan_indices[double](target, rows, call.plan.n, &call.loss, divisor, 0)
-    csoftmax_set_environment(host)
-    return are_right
-
-
-cdef bint scan_targets(const Call *call, ndarray indices, double *divisor) noexcept:
-    cdef npy_intp rows = PyArray_SIZE(indices)
-    cdef const int64_t *target = <int64_t *> PyArray_BYTES(indices)
-    cdef bint are_right
-    if rows < NUMBERS_PER_THREAD:
-        return scan(target, rows, call, divisor)
-    with nogil:
-        are_right = scan(target, rows, call, divisor)
-    return are_right
-
-
-cdef object set_loss_terms(
-    Call *call, double label_smoothing, object class_weights, double divisor
-):
-    """The weights that are used: of distributions they are an array in any case."""
-    cdef npy_intp n = call.plan.n
-    cdef uint64_t host = enter_environment()
-    cdef ndarray ones
-    call.loss.share = 1.0 - label_smoothing
-    call.loss.offset = label_smoothing / <double> n if n else 0
-    # The gradient of a mean over nothing is NaN where a row counts, with a weight of 0.
-    call.loss.scale = 1.0 / divisor if divisor != 0 else 1.0 if class_weights is None else NAN
-    csoftmax_set_environment(host)
-    if call.loss.offset != 0 and call.operation.function == CLASS_LOSS:
-        call.operation.function = INDEX_LOSS
-    if call.operation.function == TARGETS_LOSS or call.operation.function == INDEX_LOSS:
-        call.operation.weighing = BY_COEFFICIENTS
-        if class_weights is None:
-            ones = new_array(1, &call.plan.n, call.type_number)
-            PyArray_FillWithScalar(ones, 1.0)
-            class_weights = ones
-            call.loss.class_weights = PyArray_BYTES(ones)
+        return None
+    call.loss.class_weights = PyArray_BYTES(class_weights)
     return class_weights
 
 
-cdef object loss(
-    bint is_nll, object logits, object target, object axis, object weight, object ignore_index,
-    object reduction, object label_smoothing, object temperature, bint has_grad, object out,
-    object given_divisor
+cpdef cross_entropy(
+    logits, target, axis, weight, ignore_index, reduction, label_smoothing, temperature,
+    bint has_grad=False, out=None, divisor=None, bint is_nll=False,
 ):
-    """The loss, or with `has_grad` the loss and the gradient.
-
-    A given divisor is what the gradient is divided by, in place of what the mean would be.
-    """
+    """The loss, or with `has_grad` the loss and the gradient. A given divisor is what the gradient
+    of losses that are not reduced is divided by."""
     cdef Call call
-    cdef ndarray x, losses
-    cdef ndarray grad = None
-    cdef int how = read_reduction(reduction)
-    cdef npy_intp rows = 1
-    cdef double divisor, smoothing
-    cdef int i
-    if how == UNKNOWN or type(axis) is not int or not start_call(&call, logits, axis):
-        return None
-    if not read_ignore_index(ignore_index, &call.loss.ignore_index):
-        return None
-    if not PyFloat_Check(label_smoothing) and not (
-        type(label_smoothing) is int and 0 <= label_smoothing <= 1
+    cdef ndarray x, losses, grad = None
+    cdef int overflow
+    if type(axis) is not int or type(ignore_index) is not int or not (
+        start_call(&call, logits, axis) and read_reduction(&call, reduction)
+        and read_number(label_smoothing, &call.label_smoothing) and 0 <= call.label_smoothing <= 1
     ):
         return None
-    smoothing = label_smoothing
+    call.is_loss = True
+    call.loss.ignore_index = PyLong_AsLongLongAndOverflow(ignore_index, &overflow)
     temperature = read_temperature(&call, temperature)
-    if temperature is None or not 0 <= smoothing <= 1:
-        return None
-    if has_grad and out is not None and not can_be_out(out, call.axes, call.lengths):
-        return None
-    x = in_type(logits, call.type_number)
+    x = read_operand(&call, LOGITS, logits)
     target = read_targets(&call, target, is_nll)
-    if target is None or not set_array(&call, LOGITS, x) or not set_temperature(&call, temperature):
+    if overflow or temperature is None or x is None or target is None:
         return None
-    call.loss.class_weights = NULL
-    if weight is not None:
+    if call.operation.function == CLASS_LOSS and call.label_smoothing > 0:
+        call.operation.function = INDEX_LOSS
+    # Where all classes count, their weights are an array in any case.
+    if weight is not None or call.operation.function in (INDEX_LOSS, TARGETS_LOSS):
         weight = read_class_weights(&call, weight)
         if weight is None:
             return None
-        call.loss.class_weights = PyArray_BYTES(<ndarray> weight)
-    for i in range(call.row_axes):
-        rows *= call.row_lengths[i]
-    divisor = rows
-    if call.operation.function == TARGETS_LOSS:
-        call.operation.has_companion = True
-        if not set_array(&call, COMPANION, target):
-            return None
-    else:
-        if not scan_targets(&call, target, &divisor):
-            return None
-        if not set_array_of_rows(&call, TARGET, target):
-            return None
-    if given_divisor is None:
-        weight = set_loss_terms(&call, smoothing, weight, divisor if how == TO_MEAN else 1.0)
-    else:
-        weight = set_loss_terms(&call, smoothing, weight, given_divisor)
-    call.operation.takes_logarithm = True
-    losses = new_array(call.row_axes, call.row_lengths, call.type_number)
-    set_array_of_rows(&call, ROW_RESULT, losses)
+    if divisor is not None:
+        call.divisor = divisor
+    losses = room_for_rows(&call, None, False)
     if has_grad:
-        call.operation.numbers = GRADIENTS
-        if out is None:
-            grad = room_without_out(&call, logits, x)
-        else:
-            grad = room_beside(&call, out, x, None, target, weight)
-        if not set_array(&call, RESULT, grad):
+        call.operation.has_grad = True
+        grad = room_for_numbers(&call, out, logits, x, None, target, weight)
+        if grad is None:
             return None
     if call.plan.n == 0:
         PyArray_FillWithScalar(losses, 0.0)
-    run(&call)
-    if has_grad:
-        return reduced(losses, how, divisor), delivered(grad, out)
-    return reduced(losses, how, divisor)
-
-
-def cross_entropy(
-    logits, target, axis, weight, ignore_index, reduction, label_smoothing, temperature
-):
-    return loss(
-        False, logits, target, axis, weight, ignore_index, reduction, label_smoothing, temperature,
-        False, None, None,
-    )
-
-
-def cross_entropy_value_and_grad(
-    logits, target, axis, weight, ignore_index, reduction, label_smoothing, temperature, out,
-    divisor=None,
-):
-    return loss(
-        False, logits, target, axis, weight, ignore_index, reduction, label_smoothing, temperature,
-        True, out, divisor,
-    )
+    value = computed(&call, losses, None)
+    return (value, delivered(grad, out)) if has_grad and value is not None else value
 
 
 def nll_loss(log_probs, target, axis, weight, ignore_index, reduction):
-    return loss(
-        True, log_probs, target, axis, weight, ignore_index, reduction, 0.0, 1.0, False, None, None
+    return cross_entropy(
+        log_probs, target, axis, weight, ignore_index, reduction, 0.0, 1.0, False, None, None, True
     )
-
-
-def sum_of_weights(target, weight, ignore_index):
-    """Of class indices that are classes or ignored, and a weight for each class."""
-    cdef Call call
-    cdef double total = 0
-    call.type_number = NPY_DOUBLE
-    call.plan.n = PyArray_SIZE(weight)
-    call.loss.ignore_index = ignore_index
-    weight = in_order(weight, NPY_DOUBLE)
-    target = in_order(target, NPY_INT64)
-    call.loss.class_weights = PyArray_BYTES(<ndarray> weight)
-    if not scan_targets(&call, target, &total):
-        raise IndexError("class indices changed while they were read")
-    return total
 
 
 # Functions of single numbers
 
 cdef object elementwise(Function function, object x, object out):
     cdef Call call
-    cdef ndarray numbers, result
-    if not start_call(&call, x, ()) or (
-        out is not None and not can_be_out(out, call.axes, call.lengths)
-    ):
+    cdef ndarray numbers
+    if not start_call(&call, x, ()):
         return None
     call.operation.function = function
-    numbers = in_type(x, call.type_number)
-    if out is None:
-        result = room_without_out(&call, x, numbers)
-    else:
-        result = room_beside(&call, out, numbers, None, None)
-    if not set_array(&call, LOGITS, numbers) or not set_array(&call, RESULT, result):
-        return None
-    run(&call)
-    return delivered(result, out)
+    numbers = read_operand(&call, LOGITS, x)
+    return computed(&call, room_for_numbers(&call, out, x, numbers), out)
 
 
 def sigmoid(x, out):
     return elementwise(SIGMOID, x, out)
-
-
-cdef float ONE_FLOAT = 1
-cdef double ONE_DOUBLE = 1
-
-
-cdef bint set_weight(Call *call, int role, object weight) except -1:
-    """One that broadcasts to the logits; None is 1."""
-    if weight is not None:
-        return set_array(call, role, weight)
-    if call.type_number == NPY_FLOAT:
-        set_number(&call.plan, role, &ONE_FLOAT)
-    else:
-        set_number(&call.plan, role, &ONE_DOUBLE)
-    return True
-
-
-def binary_cross_entropy(logits, target, weight, pos_weight, reduction):
-    cdef Call call
-    cdef ndarray x, losses
-    cdef int how = read_reduction(reduction)
-    if how == UNKNOWN or not start_call(&call, logits, ()) or not is_computable(target):
-        return None
-    if not PyArray_SAMESHAPE(<ndarray> target, <ndarray> logits):
-        return None
-    if weight is not None:
-        if not is_computable(weight):
-            return None
-        weight = in_type(weight, call.type_number)
-    if pos_weight is not None:
-        if not is_computable(pos_weight):
-            return None
-        pos_weight = in_type(pos_weight, call.type_number)
-    call.operation.function = BINARY_CROSS_ENTROPY
-    x = in_type(logits, call.type_number)
-    target = in_type(target, call.type_number)
-    losses = new_array(call.axes, call.lengths, call.type_number)
-    if not (
-        set_array(&call, LOGITS, x) and set_array(&call, COMPANION, target)
-        and set_array(&call, RESULT, losses) and set_weight(&call, WEIGHT, weight)
-        and set_weight(&call, POS_WEIGHT, pos_weight)
-    ):
-        return None
-    run(&call)
-    return reduced(losses, how, PyArray_SIZE(x))
-
-
-def total(x):
-    """The sum of an array's numbers, in float64; NumPy's own converts numbers one by one."""
-    return sum_of(in_order(x, computed_type(x)), 1)
 
 
 # The arithmetic by itself, for the tests that measure it: exp(x) for x <= 0, and log(1 + x).
@@ -865,3 +589,27 @@ def exp(x):
 
 def log_1p_of(x):
     return elementwise(LOG_1P, x, None)
+
+
+cdef ndarray read_weight(Call *call, int role, object weight):
+    """None for what is none."""
+    if weight is None:
+        weight = ONE_FLOAT if call.type_number == NPY_FLOAT else ONE_DOUBLE
+    return read_operand(call, role, weight)
+
+
+def binary_cross_entropy(logits, target, weight, pos_weight, reduction):
+    cdef Call call
+    cdef ndarray x
+    if not start_call(&call, logits, ()) or not read_reduction(&call, reduction):
+        return None
+    if not is_computable(target) or not has_shape(target, &call.axes):
+        return None
+    call.operation.function = BINARY_CROSS_ENTROPY
+    x = read_operand(&call, LOGITS, logits)
+    target = read_operand(&call, COMPANION, target)
+    weight = read_weight(&call, WEIGHT, weight)
+    pos_weight = read_weight(&call, POS_WEIGHT, pos_weight)
+    if x is None or target is None or weight is None or pos_weight is None:
+        return None
+    return computed(&call, room_for_numbers(&call, None, logits, x), None)

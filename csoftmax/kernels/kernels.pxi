@@ -1,101 +1,121 @@
 """The whole of one build: each instruction set's module consists of this."""
 
 from cython cimport floating
-from cpython.exc cimport PyErr_CheckSignals
 from cpython.float cimport PyFloat_Check
 from cpython.long cimport PyLong_AsLongAndOverflow, PyLong_AsLongLongAndOverflow, PyLong_Check
-from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
-from cpython.object cimport PyObject
-from cpython.pycapsule cimport PyCapsule_New
-from cpython.ref cimport Py_DECREF, Py_INCREF
+from cpython.mem cimport PyMem_RawFree
+from cpython.ref cimport Py_INCREF
 from cpython.unicode cimport PyUnicode_CheckExact
-from libc.float cimport DBL_MAX, FLT_MAX
-from libc.math cimport INFINITY, NAN, fabs, floor
-from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
+from libc.math cimport INFINITY, NAN, floor, frexp, ldexp, rint
+from libc.stdint cimport INT64_MIN, int64_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport llabs
 from libc.string cimport memcpy, memset
 from numpy cimport (
-    NPY_BOOL, NPY_BYTE, NPY_CORDER, NPY_DOUBLE, NPY_FLOAT, NPY_INT, NPY_INT64, NPY_KEEPORDER,
-    NPY_LONGDOUBLE, NPY_ORDER, NPY_ULONG, NPY_ULONGLONG, NPY_USHORT, PyArray_BYTES,
-    PyArray_CheckExact, PyArray_CopyInto, PyArray_DescrFromType, PyArray_DIM, PyArray_DIMS,
-    PyArray_EMPTY, PyArray_FillWithScalar, PyArray_GETCONTIGUOUS, PyArray_IS_C_CONTIGUOUS,
-    PyArray_ISALIGNED, PyArray_ISNOTSWAPPED, PyArray_ISWRITEABLE, PyArray_ITEMSIZE,
-    PyArray_NDIM, PyArray_NewCopy, PyArray_SAMESHAPE, PyArray_SIZE, PyArray_STRIDE,
-    PyArray_STRIDES, PyArray_TYPE, PyDataMem_Handler, PyDataMem_SetHandler, dtype, import_array,
-    ndarray, npy_intp,
+    NPY_BOOL, NPY_DOUBLE, NPY_FLOAT, NPY_INT, NPY_INT64, NPY_KEEPORDER, NPY_ORDER, NPY_ULONGLONG,
+    NPY_USHORT, PyArray_BYTES, PyArray_CheckExact, PyArray_CompareLists, PyArray_CopyInto,
+    PyArray_DIM, PyArray_DIMS, PyArray_FillWithScalar, PyArray_GETCONTIGUOUS,
+    PyArray_IS_C_CONTIGUOUS, PyArray_ISBEHAVED_RO, PyArray_ISFLOAT, PyArray_ISINTEGER,
+    PyArray_ISUNSIGNED, PyArray_ISWRITEABLE, PyArray_ITEMSIZE, PyArray_NDIM, PyArray_SIZE,
+    PyArray_STRIDE, PyArray_STRIDES, PyArray_TYPE, import_array, ndarray, npy_intp,
 )
 
 from csoftmax.kernels.arithmetic cimport (
-    SHIFTED, TEMPERED, UNSHIFTED, DoubleBits, FloatBits, Kind, Reduction, Sum, exact_fma,
-    exactly, exponential, log_1p, log_1p_up_to_one, multiply_add, plus, power_of_two,
-    reciprocal, reduction, times, two_sum, value_or_zero,
+    GENERAL, LN2_HI_DOUBLE, LN2_LO_DOUBLE, LOG2_E, PLAIN, DoubleBits, DoubleDouble, ExpParams,
+    FloatBits, dd_add, dd_mul, exact_fma, exp_dd, exp_params, exponential, from_double, log_1p,
+    power_of_two, two_sum,
 )
-from csoftmax.kernels.batches cimport (
-    MAX_BATCH, Batch, exponentials_below_maxima, exponentials_of_columns, reduction_of, row_of,
-    set_maxima_of_columns, start_batch, whole_lanes,
+from csoftmax.kernels.formulas cimport (
+    WeightedSums, binary_cross_entropy_of, from_higher, is_finite, sigmoid_of,
+    sum_of_exponentials,
 )
-from csoftmax.kernels.lanes cimport FLOAT_LANES, LANE_BYTES, LaneSums
+from csoftmax.kernels.functions cimport (
+    set_entropy, set_log_softmax, set_logsumexp, set_loss, set_softmax, set_vjp, sum_of_row,
+    take_largest_out, use_sums_of_others, weighted_sums_of_row,
+)
+from csoftmax.kernels.lanes cimport (
+    FLOAT_LANES, LANE_BYTES, LaneSums, add_term, clear, finished, whole_lanes,
+)
+from csoftmax.kernels.passes cimport (
+    BY_EXPONENTIALS, BY_OFFSETS, BY_TARGETS, COLUMNS, GRADS, GRADS_OF_OFFSETS, LOG_PROBABILITIES,
+    LOG_PROBABILITY_GRADS, LOG_SOFTMAX_VJPS, MAX_ROWS, NO_VALUES, NOTHING_WEIGHED, OTHERS,
+    OTHERS_KEPT, PROBABILITIES, PROBABILITY_GRADS, ROWS, SOFTMAX_VJPS, Layout, Tile, Values, View,
+    Weighing, find_maxima_of_columns, find_maxima_of_rows, in_type_of, lanes_of, set_params,
+    sum_exponentials, weigh, write,
+)
+from csoftmax.kernels.environment cimport (
+    CSOFTMAX_COMPILER, FE_ALL_EXCEPT, csoftmax_set_environment, enter_environment, feclearexcept,
+    fetestexcept,
+)
+from csoftmax.kernels.memory cimport CSOFTMAX_KEEPS_MEMORY, keep_limit, new_result
 from csoftmax.kernels.plan cimport (
-    COMPANION, LOGITS, MAX_LEVELS, POS_WEIGHT, RESULT, ROLES, ROW_RESULT, TARGET, TEMPERATURE,
-    WEIGHT, Plan, collapse, locate, set_number, set_operand, start_plan,
+    COMPANION, LOGITS, POS_WEIGHT, RESULT, ROLES, ROW_RESULT, TARGET, TEMPERATURE, WEIGHT, Axes,
+    Plan, collapse, locate, set_operand, start_plan,
 )
-from csoftmax.kernels.rows cimport (
-    CHUNK_BYTES, FLOAT_CHUNK, Chunk, Row, combine_chunks, exponentials,
-    exponentials_in_two_sweeps, finish_guessed, guess_reduction, has_nan, in_units_of_row,
-    log_sum_of_row, sum_of_row, sweep_guessed,
+from csoftmax.kernels.stops cimport (
+    NUMBERS_PER_SHARE, is_stopped, must_stop, raise_if_stopped, scratch_memory,
 )
 from csoftmax.kernels.threads cimport (
-    NUMBERS_PER_THREAD, Work, helpers_pay, openmp_limit, set_limit, set_up_threads, share,
-    thread_limit_here, threads_for, threads_of_call,
+    CSOFTMAX_OPENMP, NUMBERS_PER_THREAD, Work, always, calls_helped, helper_count, helpers_pay,
+    load, openmp_limit, set_up_threads, share, store, thread_limit, thread_limit_here, threads_for,
+    threads_of_call,
 )
-from csoftmax.kernels.weighing cimport (
-    DISTANCE_UNIT, PER_DISTANCE_UNIT, Coefficients, Distances, add_gradient, add_product, add_term,
-    add_weighted, coefficient, distance, finished, from_higher, over_temperature, start_sums,
-    sum_of_gradients, weigh_by_coefficients, weigh_by_exponentials,
-)
-
-from numbers import Real
 
 import numpy as np
 
-cdef extern from * nogil:
-    """
-    #ifdef _OPENMP
-    #define CSOFTMAX_OPENMP 1
-    #else
-    #define CSOFTMAX_OPENMP 0
-    #endif
-
-    #if defined(__clang__)
-    #define CSOFTMAX_COMPILER "Clang " __clang_version__
-    #elif defined(__GNUC__)
-    #define CSOFTMAX_COMPILER "GCC " __VERSION__
-    #elif defined(_MSC_VER)
-    #define CSOFTMAX_TEXT_OF(number) #number
-    #define CSOFTMAX_TEXT(number) CSOFTMAX_TEXT_OF(number)
-    #define CSOFTMAX_COMPILER "MSVC " CSOFTMAX_TEXT(_MSC_FULL_VER)
-    #else
-    #define CSOFTMAX_COMPILER "unknown"
-    #endif
-    """
-    const char *CSOFTMAX_COMPILER
-    bint CSOFTMAX_OPENMP
-
-
 import_array()
+set_up_threads()
+
+include "copies.pxi"
+include "engine.pxi"
+include "elementwise.pxi"
+include "entry.pxi"
 
 compiler = CSOFTMAX_COMPILER.decode()
 openmp = bool(CSOFTMAX_OPENMP)
 
-include "threads.pxi"
-include "operation.pxi"
-include "environment.pxi"
-include "stops.pxi"
-include "operations.pxi"
-include "copies.pxi"
-include "losses.pxi"
-include "masks.pxi"
-include "loops.pxi"
-include "products.pxi"
-include "elementwise.pxi"
-include "memory.pxi"
-include "entry.pxi"
+
+def keep_memory(size_t limit):
+    """Of large results, so many bytes at most; whether this system's is kept at all."""
+    global keep_limit
+    keep_limit = limit
+    return bool(CSOFTMAX_KEEPS_MEMORY)
+
+
+def float_flags():
+    """Of all units: NumPy raises those of float16 in the x87."""
+    return fetestexcept(FE_ALL_EXCEPT)
+
+
+def restore_float_flags(int flags):
+    """Clear all others."""
+    feclearexcept(FE_ALL_EXCEPT & ~flags)
+
+
+def set_thread_limit(int limit):
+    store(&thread_limit, limit)
+
+
+def set_thread_limit_here(int limit):
+    """For the calls of this Python thread; what it was before."""
+    global thread_limit_here
+    before, thread_limit_here = thread_limit_here, limit
+    return before
+
+
+def get_num_threads():
+    return threads_of_call()
+
+
+def thread_state():
+    """OpenMP's limit; how many helpers there are; whether the next call would ask them."""
+    return openmp_limit(), load(&helper_count), bool(helpers_pay())
+
+
+def number_of_calls_helped():
+    """By a thread other than the caller's, for tests that want to see some."""
+    return load(&calls_helped)
+
+
+def ask_always(bint wanted):
+    """All threads at any cost, whatever the company: for tests and benchmarks."""
+    store(&always, wanted)

@@ -7,7 +7,8 @@ levels: rows of level 0, the innermost, are a group; the groups are numbered thr
 above. There may be as many levels as NumPy has dimensions.
 """
 
-from numpy cimport npy_intp
+from libc.string cimport memset
+from numpy cimport PyArray_BYTES, PyArray_DIM, PyArray_NDIM, PyArray_STRIDE, ndarray, npy_intp
 
 
 cdef enum:
@@ -27,8 +28,16 @@ cdef enum:
     ROLES
 
 
+cdef struct Axes:
+    # Of an array as a caller sees it.
+    int count
+    npy_intp lengths[MAX_LEVELS]
+    bint is_class[MAX_LEVELS]
+
+
 cdef struct Plan:
     npy_intp n                               # classes
+    npy_intp rows
     npy_intp groups
     int levels
     npy_intp shape[MAX_LEVELS]
@@ -39,63 +48,63 @@ cdef struct Plan:
     npy_intp strides[MAX_LEVELS][ROLES]      # from row to row of a level
 
 
-cdef inline void start_plan(Plan *plan, int levels, const npy_intp *lengths) noexcept nogil:
-    """Of the axes of rows, outermost first; the innermost becomes level 0."""
-    cdef int role, level
-    plan.n = 1
-    plan.levels = levels
-    for role in range(ROLES):
-        plan.data[role] = NULL
-        plan.is_number[role] = False
-        plan.stride[role] = 0
-        plan.strides[0][role] = 0
-    for level in range(levels):
-        plan.shape[level] = lengths[levels - 1 - level]
-        for role in range(ROLES):
-            plan.strides[level][role] = 0
+cdef inline void start_plan(Plan *plan, const Axes *axes, Axes *row_axes) noexcept nogil:
+    """Without operands. Level 0 is the last axis of rows; those of length 1 are none."""
+    cdef int i
+    row_axes.count = 0
+    for i in range(axes.count):
+        if not axes.is_class[i]:
+            row_axes.lengths[row_axes.count] = axes.lengths[i]
+            row_axes.is_class[row_axes.count] = False
+            row_axes.count += 1
+    plan.n = plan.rows = 1
+    plan.levels = 0
+    memset(plan.data, 0, sizeof(plan.data))
+    memset(plan.stride, 0, sizeof(plan.stride))
+    plan.shape[0] = 1    # of a single row
+    memset(plan.strides[0], 0, sizeof(plan.strides[0]))
+    for i in range(axes.count - 1, -1, -1):
+        if axes.is_class[i]:
+            plan.n *= axes.lengths[i]
+        elif axes.lengths[i] != 1:
+            plan.rows *= axes.lengths[i]
+            plan.shape[plan.levels] = axes.lengths[i]
+            memset(plan.strides[plan.levels], 0, sizeof(plan.strides[0]))
+            plan.levels += 1
+    plan.levels = max(plan.levels, 1)
 
 
-cdef inline bint set_operand(
-    Plan *plan, int role, char *data, int ndim, const npy_intp *shape, const npy_intp *strides,
-    int axes, const npy_intp *lengths, const bint *is_class
-) noexcept nogil:
-    """An array that broadcasts to these lengths; False if it doesn't, or if the axes of the classes
-    are not steps of one stride.
-
-    `is_class` says which axes are the classes'; NULL of an array without them.
-    """
-    cdef int missing = axes - ndim, level = 0, i
+cdef inline bint set_operand(Plan *plan, int role, ndarray x, const Axes *axes) noexcept:
+    """An array that broadcasts to these axes, the plan's or those of its rows. False if it doesn't,
+    or if the axes of the classes are not steps of one stride."""
+    cdef int missing = axes.count - PyArray_NDIM(x), level = 0, i
     cdef npy_intp stride, classes = 1
     if missing < 0:
         return False
-    plan.data[role] = data
-    for i in range(axes - 1, -1, -1):
+    plan.data[role] = PyArray_BYTES(x)
+    plan.is_number[role] = PyArray_NDIM(x) == 0
+    for i in range(axes.count - 1, -1, -1):
         stride = 0
-        if i >= missing and shape[i - missing] != 1:
-            if shape[i - missing] != lengths[i]:
+        if i >= missing and PyArray_DIM(x, i - missing) != 1:
+            if PyArray_DIM(x, i - missing) != axes.lengths[i]:
                 return False
-            stride = strides[i - missing]
-        if is_class == NULL or not is_class[i]:
+            stride = PyArray_STRIDE(x, i - missing)
+        if axes.lengths[i] == 1:
+            continue
+        if not axes.is_class[i]:
             plan.strides[level][role] = stride
             level += 1
-        elif lengths[i] != 1:
-            if classes == 1:
-                plan.stride[role] = stride
-            elif stride != classes * plan.stride[role]:
-                return False
-            classes *= lengths[i]
-    if is_class != NULL:
-        plan.n = classes
+        elif classes == 1:
+            plan.stride[role] = stride
+            classes = axes.lengths[i]
+        elif stride == classes * plan.stride[role]:
+            classes *= axes.lengths[i]
+        else:
+            return False
     return True
 
 
-cdef inline void set_number(Plan *plan, int role, void *number) noexcept nogil:
-    """One for all rows."""
-    plan.data[role] = <char *> number
-    plan.is_number[role] = True
-
-
-cdef inline npy_intp distance_between_rows(const Plan *plan, int level) noexcept nogil:
+cdef inline npy_intp row_distance(const Plan *plan, int level) noexcept nogil:
     """In memory, of the logits; where one stands for all, of the results."""
     cdef npy_intp stride = plan.strides[level][LOGITS]
     if stride == 0:
@@ -107,9 +116,7 @@ cdef inline void swap_levels(Plan *plan, int a, int b) noexcept nogil:
     cdef int role
     plan.shape[a], plan.shape[b] = plan.shape[b], plan.shape[a]
     for role in range(ROLES):
-        plan.strides[a][role], plan.strides[b][role] = (
-            plan.strides[b][role], plan.strides[a][role]
-        )
+        plan.strides[a][role], plan.strides[b][role] = plan.strides[b][role], plan.strides[a][role]
 
 
 cdef inline bint is_one_level(const Plan *plan, int inner, int outer) noexcept nogil:
@@ -122,33 +129,18 @@ cdef inline bint is_one_level(const Plan *plan, int inner, int outer) noexcept n
 
 cdef inline void collapse(Plan *plan) noexcept nogil:
     """Levels in the order of memory, neighbours as one where every operand allows it."""
-    cdef int level, last = 0, role
-    for level in range(plan.levels):    # those of length 1 go
-        if plan.shape[level] != 1:
-            if level != last:
-                swap_levels(plan, level, last)
-            last += 1
-    plan.levels = last
-    if plan.levels == 0:    # one row
-        plan.levels = 1
-        plan.shape[0] = 1
-        for role in range(ROLES):
-            plan.strides[0][role] = 0
+    cdef int level, place, last = 0
     for level in range(1, plan.levels):
-        last = level
-        while last > 0 and (
-            distance_between_rows(plan, last) < distance_between_rows(plan, last - 1)
-        ):
-            swap_levels(plan, last, last - 1)
-            last -= 1
-    last = 0
+        place = level
+        while place > 0 and row_distance(plan, place) < row_distance(plan, place - 1):
+            swap_levels(plan, place, place - 1)
+            place -= 1
     for level in range(1, plan.levels):
         if is_one_level(plan, last, level):
             plan.shape[last] *= plan.shape[level]
         else:
             last += 1
-            if level != last:
-                swap_levels(plan, level, last)
+            swap_levels(plan, level, last)
     plan.levels = last + 1
     plan.groups = 1
     for level in range(1, plan.levels):

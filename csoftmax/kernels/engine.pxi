@@ -1,0 +1,1360 @@
+"""How rows get to the passes, and what threads share.
+
+A block of rows is looked up in the plan: operands lie where the passes can take them, or are copied
+so that they do. It is computed tile by tile. A row that is longer than a chunk is put together from
+the sums of its chunks, whose bounds depend on its length alone.
+"""
+
+
+cdef enum Function:
+    SOFTMAX
+    LOG_SOFTMAX
+    LOGSUMEXP
+    ENTROPY
+    CLASS_LOSS      # targets are class indices, and no other class counts
+    INDEX_LOSS      # or all do, by label smoothing
+    TARGETS_LOSS    # targets are probabilities
+    NLL_LOSS        # of log-probabilities
+    SOFTMAX_VJP
+    LOG_SOFTMAX_VJP
+    # of single numbers
+    SIGMOID
+    BINARY_CROSS_ENTROPY
+    EXP
+    LOG_1P
+
+
+cdef struct Operation:
+    Function function
+    bint has_grad           # of a loss
+    bint is_masked
+
+
+cdef struct LossTerms:
+    # Of a whole call.
+    int64_t ignore_index
+    double share            # of the target: 1 - label_smoothing
+    double offset           # of every class: label_smoothing / C
+    double scale            # of the gradient: 1 / what "mean" divides by
+    const char *class_weights    # contiguous; NULL where all are 1, and only the target's counts
+
+
+cdef enum:
+    # Rows with up to FEW numbers go in columns, to which they are copied.
+    FEW = 63
+    # Of columns at a time. More are faster in the cache by up to a tenth, and slower out of it:
+    # 10^6 rows of 33 took 0.63 ns a number with 16 KiB, 0.42 with this.
+    COPY_BYTES = 2048
+    # Of a chunk, and of a tile of several rows: logits and results fit a small L1 cache together.
+    # Larger tiles of short rows would leave no room there for those that come next.
+    CHUNK_BYTES = 16384
+    TILE_BYTES = 8192
+    # Rows that are not contiguous are copied together, as many as share cache lines along the other
+    # axis, while they fit the cache.
+    MOST_COPIED_ROWS = 64
+    MOST_COPIED_BYTES = 262144
+    # So many classes of columns that lie in memory have their exponentials before the next block's;
+    # fewer where they are whole pages apart, and share few places of a cache. Parts of MAX_TERMS.
+    SPAN = 16
+    SPAN_OF_PAGES = 4
+    PAGE_BYTES = 4096
+    SLOTS = 3    # for copies: of logits, of companions, and of results or exponentials
+    LOCAL_BYTES = 3 * 4096 + 64    # of copies on a thread's stack: a host's may have 96 KiB
+
+
+cdef struct Part:
+    # Rows of one group in a block that may have rows of several.
+    npy_intp first               # in the block
+    npy_intp rows
+    char *places[ROLES]
+
+
+cdef struct Block:
+    npy_intp rows
+    npy_intp count
+    Part parts[MAX_ROWS]
+
+
+cdef enum Path:
+    # How rows get to the passes.
+    IN_ROWS
+    DIRECT_COLUMNS    # rows that stand side by side
+    COPIED_COLUMNS    # rows copied so that they do
+    PICKED            # rows of which one number is read
+
+
+cdef struct Job:
+    # A call as its threads see it.
+    const Operation *operation
+    const Plan *plan
+    const LossTerms *loss
+    Path path
+    Layout layout
+    Values values
+    Weighing weighing
+    bint takes_logarithm     # of the sum: then the largest exponential is kept out of it
+    bint has_extremes        # among the temperatures
+    npy_intp first           # of every group the rows from here on, numbered through all groups
+    npy_intp rows_of_group
+    npy_intp begin           # the share that is computed now
+    npy_intp end
+    npy_intp unit            # rows that threads don't part
+    npy_intp rows_of_block
+    npy_intp rows_of_tile
+    npy_intp slot_bytes      # of copies of one operand
+    npy_intp bytes_of_thread
+    char *scratch            # of all threads, where that is more than a stack should hold
+    int threads_of_row
+
+
+cdef struct Rows:
+    # A block's operands, or a chunk's.
+    View logits
+    View companion
+    View result
+    View exponentials
+
+
+cdef inline Values values_of(const Operation *operation) noexcept nogil:
+    if operation.function == SOFTMAX:
+        return PROBABILITIES
+    if operation.function == LOG_SOFTMAX:
+        return LOG_PROBABILITIES
+    if operation.function == SOFTMAX_VJP:
+        return SOFTMAX_VJPS
+    if operation.function == LOG_SOFTMAX_VJP:
+        return LOG_SOFTMAX_VJPS
+    if not operation.has_grad:
+        return NO_VALUES
+    if operation.function == TARGETS_LOSS:
+        return GRADS
+    return GRADS_OF_OFFSETS if operation.function == INDEX_LOSS else PROBABILITIES
+
+
+cdef inline Weighing weighing_of(Function function) noexcept nogil:
+    if function == TARGETS_LOSS:
+        return BY_TARGETS
+    if function == INDEX_LOSS:
+        return BY_OFFSETS
+    if function == ENTROPY:
+        return BY_EXPONENTIALS
+    if function == SOFTMAX_VJP:
+        return PROBABILITY_GRADS
+    return LOG_PROBABILITY_GRADS if function == LOG_SOFTMAX_VJP else NOTHING_WEIGHED
+
+
+cdef inline bint is_vjp(const Job *job) noexcept nogil:
+    return job.values == SOFTMAX_VJPS or job.values == LOG_SOFTMAX_VJPS
+
+
+cdef inline bint has_indices(const Job *job) noexcept nogil:
+    return job.operation.function == CLASS_LOSS or job.operation.function == INDEX_LOSS
+
+
+cdef inline bint keeps_exponentials(const Job *job) noexcept nogil:
+    return (
+        job.values == PROBABILITIES or job.values == GRADS or job.values == GRADS_OF_OFFSETS
+        or job.weighing == BY_EXPONENTIALS
+    )
+
+
+# Extreme temperatures change the logits when they are loaded, and leave an ordinary one. 0 and
+# infinity are a uniform choice among some classes, for 0 the first maximum alone: logits that are
+# chosen count as 0, the others as -inf. Others are multiplied by a power of two, the logits too.
+
+cdef inline bint is_extreme(double temperature) noexcept nogil:
+    """Unless its reciprocal is one among the numbers of both types, with digits to spare."""
+    return not 1e-30 < temperature < 1e30
+
+
+cdef inline double without_extreme(
+    double temperature, int *exponent, floating type_tag
+) noexcept nogil:
+    """An ordinary temperature, which is left of this one when logits are divided by a power of two;
+    1 of 0 and infinity."""
+    cdef int most = 126 if floating is float else 1022
+    exponent[0] = 0
+    if not is_extreme(temperature):
+        return temperature
+    if temperature == 0 or not is_finite(temperature):
+        return 1.0
+    frexp(temperature, exponent)
+    exponent[0] = max(-most, min(most, exponent[0]))
+    return max(1e-30, min(1e30, ldexp(temperature, -exponent[0])))
+
+
+cdef struct Maximum:
+    # The first of a row; NaN if there is one.
+    double value
+    npy_intp place
+
+
+cdef inline Maximum maximum_of(
+    const char *x, npy_intp stride, npy_intp n, const char *mask, npy_intp mask_stride,
+    floating type_tag
+) noexcept nogil:
+    cdef Maximum maximum
+    cdef floating number
+    cdef npy_intp i
+    maximum.value = -INFINITY
+    maximum.place = 0
+    for i in range(n):
+        number = (<const floating *> (x + i * stride))[0]
+        if mask != NULL and not mask[i * mask_stride]:
+            continue
+        if number != number:
+            maximum.value = NAN
+            return maximum
+        if number > maximum.value:
+            maximum.value = number
+            maximum.place = i
+    return maximum
+
+
+cdef void change_for_extreme(
+    floating *x, npy_intp step, npy_intp n, npy_intp first, const Maximum *maximum,
+    double temperature
+) noexcept nogil:
+    """Logits from `first` on of a row that has this maximum."""
+    cdef int exponent
+    cdef double power
+    cdef bint is_chosen
+    cdef npy_intp i
+    if not is_finite(maximum.value) or not is_extreme(temperature):
+        return
+    without_extreme[floating](temperature, &exponent, 0)
+    power = ldexp(1.0, -exponent)
+    for i in range(n):
+        if exponent > 0:
+            x[i * step] = <floating> (x[i * step] * power)
+        elif exponent < 0:
+            x[i * step] = <floating> ((x[i * step] - maximum.value) * power)
+        else:
+            is_chosen = x[i * step] > -INFINITY
+            if temperature == 0:
+                is_chosen = first + i == maximum.place
+            x[i * step] = 0 if is_chosen else -INFINITY
+
+
+# Rows of a block
+
+cdef inline char *aligned(char *memory) noexcept nogil:
+    """LOCAL_BYTES have a vector more than is used."""
+    return memory + (LANE_BYTES - <size_t> memory % LANE_BYTES) % LANE_BYTES
+
+
+cdef inline void find_parts(
+    const Job *job, npy_intp row, npy_intp rows, Block *block
+) noexcept nogil:
+    """The groups that these rows are of. In the same round of level 1, one is a stride from the one
+    before: where groups have three rows, to locate each costs a fifth of a softmax."""
+    cdef const Plan *plan = job.plan
+    cdef Part *parts = block.parts
+    cdef npy_intp group = row // job.rows_of_group, place = row - group * job.rows_of_group
+    cdef npy_intp in_round = group % plan.shape[1] if plan.levels > 1 else 0
+    cdef npy_intp done = 0, count = 0, place_before = 0
+    cdef int role
+    while done < rows:
+        parts[count].first = done
+        parts[count].rows = min(rows - done, job.rows_of_group - place)
+        if count == 0 or in_round == 0:
+            locate(plan, group, job.first + place, parts[count].places)
+        else:
+            for role in range(ROLES):
+                parts[count].places[role] = parts[count - 1].places[role] + (
+                    plan.strides[1][role] - place_before * plan.strides[0][role]
+                )
+        done += parts[count].rows
+        count += 1
+        group += 1
+        in_round += 1
+        if plan.levels > 1 and in_round == plan.shape[1]:
+            in_round = 0
+        place_before = place
+        place = 0
+    block.rows = rows
+    block.count = count
+
+
+cdef inline bint lies_right(const Job *job, int role, npy_intp size) noexcept nogil:
+    """Whether the passes can take an operand where it is."""
+    if job.path == COPIED_COLUMNS:
+        return False
+    if role == LOGITS and (job.operation.is_masked or job.has_extremes):
+        return False
+    if job.path == DIRECT_COLUMNS:
+        return True
+    return job.plan.stride[role] == size and job.plan.strides[0][role] % size == 0
+
+
+cdef inline bint needs_copies(const Job *job, npy_intp size) noexcept nogil:
+    cdef int role
+    for role in range(RESULT + 1):
+        if job.plan.data[role] != NULL and not (role == COMPANION and job.operation.is_masked):
+            if not lies_right(job, role, size):
+                return True
+    return job.weighing == BY_EXPONENTIALS
+
+
+cdef inline View view_of_part(
+    const Job *job, const Part *part, int role, floating type_tag
+) noexcept nogil:
+    cdef View view
+    view.data = part.places[role]
+    view.row_step = job.plan.strides[0][role] // <npy_intp> sizeof(floating)
+    view.class_step = job.plan.stride[role] // <npy_intp> sizeof(floating)
+    return view
+
+
+cdef inline View view_of_copy(
+    const Job *job, char *copies, int slot, npy_intp rows, npy_intp classes, floating type_tag
+) noexcept nogil:
+    cdef View view
+    view.data = copies + slot * job.slot_bytes
+    view.row_step = whole_lanes[floating](classes, 0) if job.layout == ROWS else 1
+    view.class_step = 1 if job.layout == ROWS else whole_lanes[floating](rows, 0)
+    return view
+
+
+cdef inline void load_part(
+    const Job *job, const Part *part, int role, npy_intp first, npy_intp classes, View to,
+    floating type_tag
+) noexcept nogil:
+    """Classes from `first` on."""
+    cdef const Plan *plan = job.plan
+    cdef npy_intp row_stride = plan.strides[0][role], stride = plan.stride[role]
+    cdef npy_intp size = sizeof(floating)
+    cdef char *x = part.places[role] + first * stride
+    cdef const char *mask = part.places[COMPANION] + first * plan.stride[COMPANION]
+    cdef floating *y = <floating *> to.data + part.first * to.row_step
+    if role == LOGITS and job.operation.is_masked:
+        copy_masked[floating](
+            x, row_stride, stride, mask, plan.strides[0][COMPANION], plan.stride[COMPANION], y,
+            to.row_step, to.class_step, part.rows, classes,
+        )
+    elif job.layout == ROWS:
+        copy_to_rows[floating](x, row_stride, stride, y, to.row_step, part.rows, classes)
+    elif stride == size:    # a constant makes better code
+        to_columns[floating](x, row_stride, size, y, to.class_step, part.rows, classes)
+    else:
+        to_columns[floating](x, row_stride, stride, y, to.class_step, part.rows, classes)
+
+
+cdef inline void store_part(
+    const Job *job, const Part *part, npy_intp first, npy_intp classes, View view,
+    floating type_tag
+) noexcept nogil:
+    cdef const Plan *plan = job.plan
+    cdef npy_intp row_stride = plan.strides[0][RESULT], stride = plan.stride[RESULT]
+    cdef npy_intp size = sizeof(floating)
+    cdef char *y = part.places[RESULT] + first * stride
+    cdef floating *x = <floating *> view.data + part.first * view.row_step
+    if job.layout == ROWS:
+        copy_from_rows[floating](x, view.row_step, y, row_stride, stride, part.rows, classes)
+    elif stride == size:
+        from_columns[floating](x, view.class_step, y, row_stride, size, part.rows, classes)
+    else:
+        from_columns[floating](x, view.class_step, y, row_stride, stride, part.rows, classes)
+
+
+cdef inline View loaded(
+    const Job *job, const Block *block, int role, int slot, npy_intp first, npy_intp classes,
+    char *copies, floating type_tag
+) noexcept nogil:
+    """Classes from `first` on, where they are or copied."""
+    cdef View view
+    cdef npy_intp p
+    if lies_right(job, role, sizeof(floating)):
+        view = view_of_part[floating](job, block.parts, role, 0)
+        view.data = <floating *> view.data + first * view.class_step
+        return view
+    view = view_of_copy[floating](job, copies, slot, block.rows, classes, 0)
+    if job.layout == COLUMNS and block.rows < view.class_step:
+        memset(view.data, 0, classes * view.class_step * sizeof(floating))
+    for p in range(block.count):
+        load_part[floating](job, block.parts + p, role, first, classes, view, 0)
+    return view
+
+
+cdef inline void load_operands(
+    const Job *job, const Block *block, npy_intp first, npy_intp classes, char *copies,
+    Rows *rows, floating type_tag
+) noexcept nogil:
+    rows.logits = loaded[floating](job, block, LOGITS, 0, first, classes, copies, 0)
+    rows.companion = rows.logits
+    if job.weighing == BY_TARGETS or is_vjp(job):
+        rows.companion = loaded[floating](job, block, COMPANION, 1, first, classes, copies, 0)
+    if job.values == NO_VALUES:
+        rows.result = view_of_copy[floating](job, copies, 2, block.rows, classes, 0)
+    elif lies_right(job, RESULT, sizeof(floating)):
+        rows.result = view_of_part[floating](job, block.parts, RESULT, 0)
+        rows.result.data = <floating *> rows.result.data + first * rows.result.class_step
+    elif lies_right(job, LOGITS, sizeof(floating)):
+        rows.result = view_of_copy[floating](job, copies, 2, block.rows, classes, 0)
+    else:
+        rows.result = rows.logits
+    rows.exponentials = rows.result
+
+
+cdef inline void store_results(
+    const Job *job, const Block *block, npy_intp first, npy_intp classes, const Rows *rows,
+    floating type_tag
+) noexcept nogil:
+    cdef npy_intp p
+    if job.values != NO_VALUES and not lies_right(job, RESULT, sizeof(floating)):
+        for p in range(block.count):
+            store_part[floating](job, block.parts + p, first, classes, rows.result, 0)
+
+
+cdef inline void start_tile(
+    const Job *job, const Rows *rows, npy_intp begin, npy_intp count, npy_intp classes,
+    Tile *tile, floating type_tag
+) noexcept nogil:
+    """Of a block's rows from `begin` on."""
+    tile.rows = count
+    tile.padded = (count + 3) // 4 * 4 if job.layout == ROWS else whole_lanes[floating](count, 0)
+    tile.classes = classes
+    tile.ahead = count * rows.logits.row_step if count > 1 else classes
+    tile.span = classes
+    if job.path == DIRECT_COLUMNS:
+        tile.span = SPAN
+        if rows.logits.class_step * <npy_intp> sizeof(floating) % PAGE_BYTES == 0:
+            tile.span = SPAN_OF_PAGES
+    tile.logits = rows.logits
+    tile.companion = rows.companion
+    tile.result = rows.result
+    tile.exponentials = rows.exponentials
+    tile.logits.data = <floating *> tile.logits.data + begin * tile.logits.row_step
+    tile.companion.data = <floating *> tile.companion.data + begin * tile.companion.row_step
+    tile.result.data = <floating *> tile.result.data + begin * tile.result.row_step
+    tile.exponentials.data = (
+        <floating *> tile.exponentials.data + begin * tile.exponentials.row_step
+    )
+    if job.loss != NULL:
+        tile.class_weights = job.loss.class_weights
+        tile.share = job.loss.share
+        tile.offset = job.loss.offset
+
+
+cdef inline int64_t counted_target(
+    const Job *job, const char *place
+) noexcept nogil:
+    """A class; or -1 where the row doesn't count: also where another thread has changed the index
+    since it was checked."""
+    cdef int64_t target = (<int64_t *> place)[0]
+    return target if target != job.loss.ignore_index and 0 <= target < job.plan.n else -1
+
+
+cdef inline void gather_temperatures(
+    const Job *job, const Part *part, npy_intp first, npy_intp last, double *temperatures,
+    double *scales, floating type_tag
+) noexcept nogil:
+    """Of rows `first` to `last` of a part; and what gradients are multiplied by."""
+    cdef npy_intp stride = job.plan.strides[0][TEMPERATURE], i
+    cdef const char *place = part.places[TEMPERATURE] + first * stride
+    cdef double temperature
+    cdef int exponent
+    if stride == 0:    # a loop of its own, which becomes vector code
+        temperature = (<double *> place)[0]
+        for i in range(last - first):
+            temperatures[i] = temperature
+    else:
+        for i in range(last - first):
+            temperatures[i] = (<double *> (place + i * stride))[0]
+    if is_vjp(job):
+        for i in range(last - first):
+            scales[i] = 1.0
+    elif job.operation.has_grad:
+        for i in range(last - first):
+            scales[i] = job.loss.scale / temperatures[i]
+    if not job.has_extremes:
+        return
+    for i in range(last - first):
+        temperature = temperatures[i]
+        if is_vjp(job) and is_extreme(temperature):
+            scales[i] = temperature
+        temperatures[i] = without_extreme[floating](temperature, &exponent, 0)
+        if is_vjp(job) and is_extreme(temperature):
+            temperatures[i] = 1.0
+
+
+cdef inline void gather_targets(
+    const Job *job, const Part *part, npy_intp first, npy_intp last, int64_t *targets,
+    double *class_weights, floating type_tag
+) noexcept nogil:
+    cdef npy_intp stride = job.plan.strides[0][TARGET], i
+    cdef const char *place = part.places[TARGET] + first * stride
+    for i in range(last - first):
+        targets[i] = counted_target(job, place + i * stride)
+        class_weights[i] = 1.0
+    if job.loss.class_weights != NULL:
+        for i in range(last - first):
+            if targets[i] >= 0:
+                class_weights[i] = (<const floating *> job.loss.class_weights)[targets[i]]
+
+
+cdef inline void gather_operands(
+    const Job *job, const Block *block, npy_intp begin, Tile *tile, floating type_tag
+) noexcept nogil:
+    """What belongs to the tile's rows beside their numbers."""
+    cdef const Part *part
+    cdef npy_intp p, first, last, row
+    for p in range(block.count):
+        part = block.parts + p
+        first = max(0, begin - part.first)
+        last = min(part.rows, begin + tile.rows - part.first)
+        row = part.first + first - begin
+        if first >= last:
+            continue
+        gather_temperatures[floating](
+            job, part, first, last, tile.temperature + row, tile.scale + row, 0
+        )
+        if has_indices(job):
+            gather_targets[floating](
+                job, part, first, last, tile.target + row, tile.class_weight + row, 0
+            )
+    for row in range(tile.rows, tile.padded):    # for loops over whole vectors of rows
+        tile.temperature[row] = tile.scale[row] = tile.class_weight[row] = 1.0
+        tile.maximum[row] = tile.target_logit[row] = 0.0
+        tile.sum_hi[row] = 2.0
+        tile.sum_lo[row] = 0.0
+        tile.target[row] = -1
+
+
+cdef inline void gather_target_logits(const Job *job, Tile *tile, floating type_tag) noexcept nogil:
+    cdef npy_intp r
+    for r in range(tile.rows):
+        tile.target_logit[r] = 0
+        if tile.target[r] >= 0:
+            tile.target_logit[r] = (<floating *> tile.logits.data)[
+                r * tile.logits.row_step + tile.target[r] * tile.logits.class_step
+            ]
+
+
+cdef inline void scatter_results(
+    const Job *job, const Block *block, npy_intp begin, const Tile *tile, floating type_tag
+) noexcept nogil:
+    """NaN is one NaN: which one an operation keeps depends on the copy that was made of a loop."""
+    cdef const Part *part
+    cdef double result
+    cdef npy_intp p, r, stride = job.plan.strides[0][ROW_RESULT]
+    for p in range(block.count):
+        part = block.parts + p
+        for r in range(max(begin, part.first), min(begin + tile.rows, part.first + part.rows)):
+            result = tile.row_result[r - begin]
+            if has_indices(job) and tile.target[r - begin] < 0:
+                result = 0
+            if result != result:
+                result = NAN
+            (<floating *> (part.places[ROW_RESULT] + (r - part.first) * stride))[0] = (
+                <floating> result
+            )
+
+
+# A tile: its sums, what follows from them, its results. Functions that are not inline have one pass
+# each: GCC makes better code of a loop that is alone.
+
+cdef void find_maxima_of(Tile *tile, Layout layout, floating type_tag) noexcept nogil:
+    if layout == ROWS:
+        find_maxima_of_rows[floating](tile, 0)
+    else:
+        find_maxima_of_columns[floating](tile, 0)
+
+
+cdef void set_params_of(Tile *tile, bint are_all_needed, floating type_tag) noexcept nogil:
+    cdef Py_ssize_t r
+    cdef bint are_tempered = False
+    for r in range(tile.rows):
+        are_tempered |= tile.temperature[r] != 1
+    if are_tempered:
+        set_params[floating](tile, True, True, 0)
+    elif are_all_needed:
+        set_params[floating](tile, False, True, 0)
+    else:
+        set_params[floating](tile, False, False, 0)
+
+
+cdef inline void sum_in(
+    Tile *tile, Layout layout, bint is_kept, bint is_precise, floating type_tag
+) noexcept nogil:
+    if tile.kind == PLAIN and not is_precise:
+        sum_exponentials[floating](tile, layout, PLAIN, True, False, 0)
+    elif tile.kind == PLAIN and is_kept:
+        sum_exponentials[floating](tile, layout, PLAIN, True, True, 0)
+    elif tile.kind == PLAIN:
+        sum_exponentials[floating](tile, layout, PLAIN, False, True, 0)
+    elif not is_precise:
+        sum_exponentials[floating](tile, layout, GENERAL, True, False, 0)
+    elif is_kept:
+        sum_exponentials[floating](tile, layout, GENERAL, True, True, 0)
+    else:
+        sum_exponentials[floating](tile, layout, GENERAL, False, True, 0)
+
+
+cdef void sum_rows(Tile *tile, bint is_kept, bint is_precise, floating type_tag) noexcept nogil:
+    sum_in[floating](tile, ROWS, is_kept, is_precise, 0)
+
+
+cdef void sum_columns(Tile *tile, bint is_kept, bint is_precise, floating type_tag) noexcept nogil:
+    sum_in[floating](tile, COLUMNS, is_kept, is_precise, 0)
+
+
+cdef inline void weigh_in(
+    Tile *tile, Layout layout, Weighing weighing, floating type_tag
+) noexcept nogil:
+    if weighing == BY_TARGETS:
+        weigh[floating](tile, layout, BY_TARGETS, PLAIN, 0)
+    elif weighing == BY_OFFSETS:
+        weigh[floating](tile, layout, BY_OFFSETS, PLAIN, 0)
+    elif weighing == BY_EXPONENTIALS:
+        weigh[floating](tile, layout, BY_EXPONENTIALS, PLAIN, 0)
+    elif weighing == PROBABILITY_GRADS:
+        weigh[floating](tile, layout, PROBABILITY_GRADS, PLAIN, 0)
+    elif weighing == LOG_PROBABILITY_GRADS:
+        weigh[floating](tile, layout, LOG_PROBABILITY_GRADS, PLAIN, 0)
+    elif weighing == OTHERS_KEPT:
+        weigh[floating](tile, layout, OTHERS_KEPT, PLAIN, 0)
+    elif tile.kind == PLAIN:
+        weigh[floating](tile, layout, OTHERS, PLAIN, 0)
+    else:
+        weigh[floating](tile, layout, OTHERS, GENERAL, 0)
+
+
+cdef void weigh_of(Tile *tile, Layout layout, Weighing weighing, floating type_tag) noexcept nogil:
+    if layout == ROWS:
+        weigh_in[floating](tile, ROWS, weighing, 0)
+    else:
+        weigh_in[floating](tile, COLUMNS, weighing, 0)
+
+
+cdef void look_for_nan(Tile *tile, floating type_tag) noexcept nogil:
+    """A maximum that is not finite is NaN if there is one among the logits."""
+    cdef Py_ssize_t r
+    cdef bint are_finite = True
+    for r in range(tile.rows):
+        are_finite &= is_finite(tile.maximum[r])
+    if are_finite:
+        return
+    for r in range(tile.rows):
+        if not is_finite(tile.maximum[r]):
+            tile.maximum[r] = maximum_of[floating](
+                <char *> (<floating *> tile.logits.data + r * tile.logits.row_step),
+                tile.logits.class_step * sizeof(floating), tile.classes, NULL, 0, 0,
+            ).value
+
+
+cdef void sum_others_anew(
+    Tile *tile, Layout layout, bint are_kept, Py_ssize_t terms_in_lane, floating type_tag
+) noexcept nogil:
+    """Where the sums of a loss stand meanwhile, these are put aside."""
+    cdef WeightedSums weighted[MAX_ROWS]
+    cdef Py_ssize_t r
+    for r in range(tile.padded):
+        weighted[r].weights.hi = tile.weights_hi[r]
+        weighted[r].weights.lo = tile.weights_lo[r]
+        weighted[r].distances.hi = tile.distances_hi[r]
+        weighted[r].distances.lo = tile.distances_lo[r]
+    weigh_of[floating](tile, layout, OTHERS_KEPT if are_kept else OTHERS, 0)
+    use_sums_of_others[floating](tile, terms_in_lane, 0)
+    for r in range(tile.padded):
+        tile.weights_hi[r] = weighted[r].weights.hi
+        tile.weights_lo[r] = weighted[r].weights.lo
+        tile.distances_hi[r] = weighted[r].distances.hi
+        tile.distances_lo[r] = weighted[r].distances.lo
+
+
+cdef void sum_tile(const Job *job, Tile *tile, floating type_tag) noexcept nogil:
+    cdef npy_intp LANES = LANE_BYTES // <npy_intp> sizeof(floating)
+    cdef npy_intp terms_in_lane = tile.classes // LANES + 1 if job.layout == ROWS else tile.classes
+    cdef bint are_kept = keeps_exponentials(job)
+    cdef npy_intp r
+    if is_vjp(job):
+        weigh_of[floating](tile, job.layout, job.weighing, 0)
+        return
+    find_maxima_of[floating](tile, job.layout, 0)
+    look_for_nan[floating](tile, 0)
+    # A chunk is put together with others in its own units.
+    set_params_of[floating](tile, job.takes_logarithm or tile.classes < job.plan.n, 0)
+    # Before the exponentials, which may take the logits' place.
+    if job.weighing == BY_TARGETS or job.weighing == BY_OFFSETS:
+        weigh_of[floating](tile, job.layout, job.weighing, 0)
+    elif has_indices(job):
+        for r in range(tile.padded):
+            tile.weights_hi[r] = tile.weights_lo[r] = 0
+            tile.distances_hi[r] = tile.distances_lo[r] = 0
+    if job.layout == ROWS:
+        sum_rows[floating](tile, are_kept, job.takes_logarithm, 0)
+    else:
+        sum_columns[floating](tile, are_kept, job.takes_logarithm, 0)
+    if job.takes_logarithm and take_largest_out[floating](tile, terms_in_lane, 0):
+        sum_others_anew[floating](tile, job.layout, are_kept, terms_in_lane, 0)
+    if job.weighing == BY_EXPONENTIALS:
+        weigh_of[floating](tile, job.layout, BY_EXPONENTIALS, 0)
+
+
+cdef void finish_tile(const Job *job, Tile *tile, floating type_tag) noexcept nogil:
+    cdef Function function = job.operation.function
+    if function == SOFTMAX:
+        set_softmax[floating](tile, 0)
+    elif function == LOG_SOFTMAX:
+        set_log_softmax[floating](tile, 0)
+    elif function == LOGSUMEXP:
+        set_logsumexp[floating](tile, 0)
+    elif function == ENTROPY:
+        set_entropy[floating](tile, 0)
+    elif is_vjp(job):
+        set_vjp[floating](tile, 0)
+    elif has_indices(job) and job.operation.has_grad:
+        set_loss[floating](tile, True, True, 0)
+    elif has_indices(job):
+        set_loss[floating](tile, True, False, 0)
+    elif job.operation.has_grad:
+        set_loss[floating](tile, False, True, 0)
+    else:
+        set_loss[floating](tile, False, False, 0)
+
+
+cdef inline void write_in(
+    Tile *tile, Layout layout, Values values, floating type_tag
+) noexcept nogil:
+    if values == PROBABILITIES:
+        write[floating](tile, layout, PLAIN, PROBABILITIES, 0)
+    elif values == LOG_PROBABILITIES and tile.kind == PLAIN:
+        write[floating](tile, layout, PLAIN, LOG_PROBABILITIES, 0)
+    elif values == LOG_PROBABILITIES:
+        write[floating](tile, layout, GENERAL, LOG_PROBABILITIES, 0)
+    elif values == GRADS:
+        write[floating](tile, layout, PLAIN, GRADS, 0)
+    elif values == GRADS_OF_OFFSETS:
+        write[floating](tile, layout, PLAIN, GRADS_OF_OFFSETS, 0)
+    elif values == SOFTMAX_VJPS:
+        write[floating](tile, layout, PLAIN, SOFTMAX_VJPS, 0)
+    elif values == LOG_SOFTMAX_VJPS:
+        write[floating](tile, layout, PLAIN, LOG_SOFTMAX_VJPS, 0)
+
+
+cdef void write_tile(const Job *job, Tile *tile, floating type_tag) noexcept nogil:
+    if job.layout == ROWS:
+        write_in[floating](tile, ROWS, job.values, 0)
+    else:
+        write_in[floating](tile, COLUMNS, job.values, 0)
+
+
+# Rows that are not as the others
+
+cdef inline bint has_nan_results(const Job *job, const Tile *tile, Py_ssize_t r) noexcept nogil:
+    if job.values == LOG_PROBABILITIES:
+        return tile.log_sum[r] != tile.log_sum[r]
+    return tile.factor_hi[r] != tile.factor_hi[r]
+
+
+cdef inline void write_targets(
+    const Tile *tile, npy_intp first, floating type_tag
+) noexcept nogil:
+    """The gradients of the targets, as far as they are among the classes from `first` on. A row
+    that doesn't count has none."""
+    cdef npy_intp step = tile.result.class_step, r, i
+    cdef floating *y
+    for r in range(tile.rows):
+        y = <floating *> tile.result.data + r * tile.result.row_step
+        if first <= tile.target[r] < first + tile.classes:
+            y[(tile.target[r] - first) * step] = <floating> tile.target_result[r]
+        elif tile.target[r] < 0:
+            for i in range(tile.classes):
+                y[i * step] = 0
+
+
+cdef void mend_row(
+    const Job *job, const Tile *tile, Py_ssize_t r, npy_intp first, const char *mask,
+    npy_intp mask_stride, floating type_tag
+) noexcept nogil:
+    """Numbers from the class `first` on.
+
+    A row that doesn't count has no gradient; the target has a number of its own; what is beyond a
+    float is multiplied at the end. In a row that is NaN, what a mask leaves out is not, and NaN is
+    one NaN: which one an operation keeps depends on the copy that was made of a loop, and that on
+    the row's place, and that on the threads.
+    """
+    cdef npy_intp step = tile.result.class_step, i
+    cdef floating *y = <floating *> tile.result.data + r * tile.result.row_step
+    cdef double left_out = -INFINITY if job.values == LOG_PROBABILITIES else 0.0
+    cdef bint has_target = has_indices(job) and job.operation.has_grad
+    if has_target and tile.target[r] < 0:
+        for i in range(tile.classes):
+            y[i * step] = 0
+        return
+    if has_nan_results(job, tile, r):
+        for i in range(tile.classes):
+            if mask != NULL and not mask[i * mask_stride]:
+                y[i * step] = <floating> left_out
+            elif y[i * step] != y[i * step]:
+                y[i * step] = NAN
+        return
+    if (job.operation.has_grad or is_vjp(job)) and tile.scale_at_end[r] != 1:
+        for i in range(tile.classes):
+            if y[i * step] == 0:
+                continue
+            if is_vjp(job):    # by the temperature itself, whose reciprocal may be too large
+                y[i * step] = <floating> (y[i * step] / tile.scale_at_end[r])
+            else:
+                y[i * step] = <floating> (y[i * step] * tile.scale_at_end[r])
+    if has_target and first <= tile.target[r] < first + tile.classes:
+        y[(tile.target[r] - first) * step] = <floating> tile.target_result[r]
+
+
+cdef void mend_rows(
+    const Job *job, const Block *block, npy_intp begin, const Tile *tile, npy_intp first,
+    floating type_tag
+) noexcept nogil:
+    """Of a tile whose numbers are from the class `first` on."""
+    cdef const Part *part
+    cdef const char *mask = NULL
+    cdef npy_intp p, r, mask_stride = job.plan.stride[COMPANION]
+    cdef bint is_any_nan = False, is_any_scaled = False
+    if job.values == NO_VALUES:
+        return
+    if job.operation.has_grad or is_vjp(job):
+        for r in range(tile.rows):
+            is_any_scaled |= tile.scale_at_end[r] != 1
+    for r in range(tile.rows):
+        is_any_nan |= has_nan_results(job, tile, r)
+    if has_indices(job) and not is_any_scaled and not is_any_nan:
+        write_targets[floating](tile, first, 0)
+        return
+    if not is_any_nan and not is_any_scaled:
+        return
+    for p in range(block.count):
+        part = block.parts + p
+        for r in range(max(begin, part.first), min(begin + tile.rows, part.first + part.rows)):
+            if job.operation.is_masked:
+                mask = part.places[COMPANION] + first * mask_stride
+                mask += (r - part.first) * job.plan.strides[0][COMPANION]
+            mend_row[floating](job, tile, r - begin, first, mask, mask_stride, 0)
+
+
+cdef void change_rows_for_extremes(
+    const Job *job, const Block *block, npy_intp begin, Tile *tile, floating type_tag
+) noexcept nogil:
+    cdef Maximum maximum
+    cdef const Part *part
+    cdef npy_intp p, r
+    cdef floating *x
+    for p in range(block.count):
+        part = block.parts + p
+        for r in range(max(begin, part.first), min(begin + tile.rows, part.first + part.rows)):
+            x = <floating *> tile.logits.data + (r - begin) * tile.logits.row_step
+            maximum = maximum_of[floating](
+                <char *> x, tile.logits.class_step * sizeof(floating), tile.classes, NULL, 0, 0
+            )
+            change_for_extreme(
+                x, tile.logits.class_step, tile.classes, 0, &maximum,
+                (<double *> (
+                    part.places[TEMPERATURE]
+                    + (r - part.first) * job.plan.strides[0][TEMPERATURE]
+                ))[0],
+            )
+
+
+cdef void compute_rows(
+    const Job *job, const Block *block, char *copies, floating type_tag
+) noexcept nogil:
+    cdef Tile tile
+    cdef Rows rows
+    cdef npy_intp begin = 0
+    load_operands[floating](job, block, 0, job.plan.n, copies, &rows, 0)
+    while begin < block.rows:
+        start_tile[floating](
+            job, &rows, begin, min(job.rows_of_tile, block.rows - begin), job.plan.n, &tile, 0
+        )
+        gather_operands[floating](job, block, begin, &tile, 0)
+        if job.has_extremes and not is_vjp(job):
+            change_rows_for_extremes[floating](job, block, begin, &tile, 0)
+        if has_indices(job):
+            gather_target_logits[floating](job, &tile, 0)
+        sum_tile[floating](job, &tile, 0)
+        finish_tile[floating](job, &tile, 0)
+        write_tile[floating](job, &tile, 0)
+        mend_rows[floating](job, block, begin, &tile, 0, 0)
+        if job.plan.data[ROW_RESULT] != NULL:
+            scatter_results[floating](job, block, begin, &tile, 0)
+        begin += tile.rows
+    store_results[floating](job, block, 0, job.plan.n, &rows, 0)
+
+
+# A row that is longer than a chunk. Chunks have exponentials and sums of their own, each in a unit
+# of its own, which are brought together afterwards. Where a chunk begins depends on nothing but n,
+# so threads can share a row without a trace in the result.
+
+cdef struct Chunk:
+    double maximum
+    double shift
+    double power
+    double residue
+    DoubleDouble sum
+    WeightedSums weighted
+    DoubleDouble ratio     # a unit of its exponentials is ratio 2^ratio_power of the whole row's
+    double ratio_power
+
+
+cdef struct LongRow:
+    # What the threads that share a row need.
+    const Job *job
+    const Block *block       # of this row alone
+    Maximum maximum          # where the temperature is extreme
+    double temperature
+    Chunk *chunks
+    npy_intp count
+    Tile *whole
+    char *copies             # of each thread
+
+
+cdef inline npy_intp chunk_length(floating type_tag) noexcept nogil:
+    return CHUNK_BYTES // <npy_intp> sizeof(floating)
+
+
+cdef inline npy_intp chunks_of(npy_intp n, floating type_tag) noexcept nogil:
+    """The last one may be longer by less than a vector, so that none is shorter than that."""
+    cdef npy_intp LANES = LANE_BYTES // <npy_intp> sizeof(floating)
+    return max(1, (n - LANES) // chunk_length[floating](0) + 1) if n > LANES else 1
+
+
+cdef void sum_chunks(
+    void *work, npy_intp first, npy_intp last, int participant, const floating *type_tag
+) noexcept nogil:
+    cdef LongRow *all = <LongRow *> work
+    cdef const Job *job = all.job
+    cdef npy_intp length = chunk_length[floating](0), c, start, count
+    cdef char *copies = all.copies + participant * SLOTS * job.slot_bytes
+    cdef Chunk *chunk
+    cdef Rows rows
+    cdef Tile tile
+    for c in range(first, last):
+        start = c * length
+        count = length if c + 1 < all.count else job.plan.n - start
+        load_operands[floating](job, all.block, start, count, copies, &rows, 0)
+        start_tile[floating](job, &rows, 0, 1, count, &tile, 0)
+        if job.loss != NULL and job.loss.class_weights != NULL:
+            tile.class_weights = <floating *> job.loss.class_weights + start
+        gather_operands[floating](job, all.block, 0, &tile, 0)
+        if job.has_extremes and not is_vjp(job):
+            change_for_extreme(
+                <floating *> tile.logits.data, 1, count, start, &all.maximum, all.temperature
+            )
+        sum_tile[floating](job, &tile, 0)
+        chunk = all.chunks + c
+        chunk.weighted = weighted_sums_of_row(&tile, 0)
+        if is_vjp(job):
+            continue
+        chunk.maximum = tile.maximum[0]
+        chunk.shift = in_type_of[floating](tile.shift, 0)[0]
+        chunk.power = tile.power[0]
+        chunk.residue = tile.residue[0]
+        chunk.sum = sum_of_row(&tile, 0)
+        chunk.ratio = from_double(0)
+        chunk.ratio_power = -3000
+        if keeps_exponentials(job):
+            store_results[floating](job, all.block, start, count, &rows, 0)
+
+
+cdef inline void set_ratio(Chunk *chunk, const Tile *whole, floating type_tag) noexcept nogil:
+    """exp(shift_c - shift_w) 2^(N_c - N_w), with the temperature in place."""
+    cdef DoubleDouble inverse, d
+    cdef double k
+    inverse.hi = in_type_of[floating](whole.inverse_hi, 0)[0]
+    inverse.lo = in_type_of[floating](whole.inverse_lo, 0)[0]
+    d = dd_mul[double](
+        from_double(chunk.shift - in_type_of[floating](whole.shift, 0)[0]), inverse, 0
+    )
+    k = rint(d.hi * LOG2_E)
+    chunk.ratio_power = k + chunk.power - whole.power[0]
+    if not chunk.ratio_power > -3000:    # so far below the maximum that nothing of it is left
+        chunk.ratio_power = -3000
+        return
+    chunk.ratio = exp_dd[double]((exact_fma(-LN2_HI_DOUBLE, k, d.hi) - LN2_LO_DOUBLE * k) + d.lo, 0)
+
+
+cdef inline DoubleDouble in_units_of_row(const Chunk *chunk, DoubleDouble sum) noexcept nogil:
+    cdef double power = max(-2040.0, chunk.ratio_power)
+    cdef double half = rint(power / 2)    # together they may be less than the smallest number
+    sum = dd_mul[double](dd_mul[double](sum, chunk.ratio, 0), from_double(power_of_two(half)), 0)
+    return dd_mul[double](sum, from_double(power_of_two(power - half)), 0)
+
+
+cdef inline double reference_of(const Chunk *chunk) noexcept nogil:
+    """What distances in a chunk are taken from: of -inf alone, from any finite number."""
+    return chunk.maximum if is_finite(chunk.maximum) else 0
+
+
+cdef void combine_chunks(LongRow *all, floating type_tag) noexcept nogil:
+    """The sums of the row that the chunks make, and their ratios to it."""
+    cdef const Job *job = all.job
+    cdef Tile *whole = all.whole
+    cdef DoubleDouble sum = from_double(0), part
+    cdef WeightedSums weighted
+    cdef WeightedSums part_weighted
+    cdef Chunk *chunk
+    cdef bint has_nan = False, is_largest_out = False
+    cdef npy_intp c
+    weighted.weights = weighted.distances = from_double(0)
+    if is_vjp(job):
+        for c in range(all.count):
+            weighted.distances = dd_add[double](
+                weighted.distances, all.chunks[c].weighted.distances, 0
+            )
+        whole.distances_hi[0] = weighted.distances.hi
+        whole.distances_lo[0] = weighted.distances.lo
+        return
+    whole.maximum[0] = -INFINITY
+    for c in range(all.count):
+        chunk = all.chunks + c
+        has_nan |= chunk.maximum != chunk.maximum
+        has_nan |= is_finite(chunk.maximum) and chunk.sum.hi != chunk.sum.hi
+        whole.maximum[0] = max(whole.maximum[0], chunk.maximum)
+    if has_nan:
+        whole.maximum[0] = NAN
+    set_params_of[floating](whole, True, 0)
+    for c in range(all.count):
+        chunk = all.chunks + c
+        part_weighted = chunk.weighted
+        if is_finite(whole.maximum[0]) and is_finite(chunk.maximum):
+            set_ratio[floating](chunk, whole, 0)
+            part = chunk.sum
+            if job.takes_logarithm and (chunk.maximum != whole.maximum[0] or is_largest_out):
+                part = sum_of_exponentials[double](part, chunk.residue, 0)
+            is_largest_out |= chunk.maximum == whole.maximum[0]
+            part = in_units_of_row(chunk, part)
+            sum = dd_add[double](sum, two_sum(part.hi, part.lo), 0)
+            if job.weighing == BY_EXPONENTIALS:
+                part_weighted.weights = in_units_of_row(
+                    chunk, sum_of_exponentials[double](chunk.sum, chunk.residue, 0)
+                )
+                part_weighted.distances = in_units_of_row(chunk, part_weighted.distances)
+        elif job.weighing == BY_EXPONENTIALS:
+            continue
+        part_weighted.distances = from_higher[double](
+            part_weighted.distances, part_weighted.weights, whole.maximum[0], reference_of(chunk), 0
+        )
+        weighted.weights = dd_add[double](weighted.weights, part_weighted.weights, 0)
+        weighted.distances = dd_add[double](weighted.distances, part_weighted.distances, 0)
+    whole.sum_hi[0], whole.sum_lo[0] = sum.hi, sum.lo
+    whole.weights_hi[0], whole.weights_lo[0] = weighted.weights.hi, weighted.weights.lo
+    whole.distances_hi[0] = weighted.distances.hi
+    whole.distances_lo[0] = weighted.distances.lo
+
+
+cdef inline void set_row_of_chunk(
+    const Tile *whole, Tile *tile, floating type_tag
+) noexcept nogil:
+    """What results are made of."""
+    tile.kind = whole.kind
+    tile.maximum[0] = whole.maximum[0]
+    tile.log_sum[0] = whole.log_sum[0]
+    in_type_of[floating](tile.inverse_hi, 0)[0] = in_type_of[floating](whole.inverse_hi, 0)[0]
+    in_type_of[floating](tile.inverse_lo, 0)[0] = in_type_of[floating](whole.inverse_lo, 0)[0]
+    tile.factor_hi[0] = whole.factor_hi[0]
+    tile.factor_lo[0] = whole.factor_lo[0]
+    tile.scale[0] = whole.scale[0]
+    tile.scale_at_end[0] = whole.scale_at_end[0]
+    tile.target[0] = whole.target[0]
+    tile.target_result[0] = whole.target_result[0]
+
+
+cdef void scale_to_row(const Chunk *chunk, Tile *tile, floating type_tag) noexcept nogil:
+    """The factor of a chunk's exponentials; where it is so small that it would lose digits, a part
+    of it goes to the exponentials."""
+    cdef double lowest = -250 if floating is float else -2000
+    cdef double power = max(lowest, chunk.ratio_power)
+    cdef DoubleDouble factor
+    cdef floating *e = <floating *> tile.exponentials.data
+    cdef floating half, other_half
+    cdef npy_intp i
+    factor.hi = tile.factor_hi[0]
+    factor.lo = tile.factor_lo[0]
+    factor = dd_mul[double](factor, chunk.ratio, 0)
+    if power < -60:
+        half = <floating> power_of_two(floor(power / 2))
+        other_half = <floating> power_of_two(power - floor(power / 2))
+        for i in range(tile.classes):
+            e[i] = e[i] * half * other_half
+        power = 0
+    factor = dd_mul[double](factor, from_double(power_of_two(power)), 0)
+    tile.factor_hi[0] = factor.hi
+    tile.factor_lo[0] = factor.lo
+
+
+cdef void write_chunks(
+    void *work, npy_intp first, npy_intp last, int participant, const floating *type_tag
+) noexcept nogil:
+    cdef LongRow *all = <LongRow *> work
+    cdef const Job *job = all.job
+    cdef npy_intp length = chunk_length[floating](0), c, start, count
+    cdef char *copies = all.copies + participant * SLOTS * job.slot_bytes
+    cdef Rows rows
+    cdef Tile tile
+    for c in range(first, last):
+        start = c * length
+        count = length if c + 1 < all.count else job.plan.n - start
+        load_operands[floating](job, all.block, start, count, copies, &rows, 0)
+        if keeps_exponentials(job):
+            rows.result = loaded[floating](
+                job, all.block, RESULT, 2, start, count, copies, 0
+            )
+            rows.exponentials = rows.result
+        start_tile[floating](job, &rows, 0, 1, count, &tile, 0)
+        if job.loss != NULL and job.loss.class_weights != NULL:
+            tile.class_weights = <floating *> job.loss.class_weights + start
+        set_row_of_chunk[floating](all.whole, &tile, 0)
+        if job.has_extremes and not is_vjp(job):
+            change_for_extreme(
+                <floating *> tile.logits.data, 1, count, start, &all.maximum, all.temperature
+            )
+        if keeps_exponentials(job):
+            scale_to_row[floating](all.chunks + c, &tile, 0)
+        write_tile[floating](job, &tile, 0)
+        mend_rows[floating](job, all.block, 0, &tile, start, 0)
+        store_results[floating](job, all.block, start, count, &rows, 0)
+
+
+cdef void compute_long_row(
+    const Job *job, const Block *block, char *scratch, floating type_tag
+) noexcept nogil:
+    cdef const Plan *plan = job.plan
+    cdef const char *logits = block.parts[0].places[LOGITS]
+    cdef const char *mask = block.parts[0].places[COMPANION] if job.operation.is_masked else NULL
+    cdef floating target_logit
+    cdef LongRow all
+    cdef Tile *whole = <Tile *> (scratch + job.threads_of_row * SLOTS * job.slot_bytes)
+    whole.rows = whole.padded = 1
+    whole.share = whole.offset = 0
+    if job.loss != NULL:
+        whole.share = job.loss.share
+        whole.offset = job.loss.offset
+    all.job = job
+    all.block = block
+    all.chunks = <Chunk *> (whole + 1)
+    all.count = chunks_of[floating](plan.n, 0)
+    all.whole = whole
+    all.copies = scratch
+    all.temperature = (<double *> block.parts[0].places[TEMPERATURE])[0]
+    gather_operands[floating](job, block, 0, whole, 0)
+    if job.has_extremes and not is_vjp(job):
+        all.maximum = maximum_of[floating](
+            logits, plan.stride[LOGITS], plan.n, mask, plan.stride[COMPANION], 0
+        )
+    whole.target_logit[0] = 0
+    if has_indices(job) and whole.target[0] >= 0:
+        target_logit = (<floating *> (logits + whole.target[0] * plan.stride[LOGITS]))[0]
+        if job.has_extremes:
+            change_for_extreme(
+                &target_logit, 1, 1, whole.target[0], &all.maximum, all.temperature
+            )
+        whole.target_logit[0] = target_logit
+    share(<Work> sum_chunks[floating], &all, all.count, 1, plan.n, job.threads_of_row)
+    combine_chunks[floating](&all, 0)
+    finish_tile[floating](job, whole, 0)
+    if plan.data[ROW_RESULT] != NULL:
+        scatter_results[floating](job, block, 0, whole, 0)
+    if job.values != NO_VALUES:
+        share(<Work> write_chunks[floating], &all, all.count, 1, plan.n, job.threads_of_row)
+
+
+# nll_loss: of log-probabilities, of which one is read.
+
+cdef void pick_targets(const Job *job, const Block *block, floating type_tag) noexcept nogil:
+    cdef const Plan *plan = job.plan
+    cdef const Part *part = &block.parts[0]
+    cdef const floating *class_weights = <const floating *> job.loss.class_weights
+    cdef double picked, class_weight
+    cdef int64_t target
+    cdef npy_intp r
+    for r in range(block.rows):
+        target = counted_target(job, part.places[TARGET] + r * plan.strides[0][TARGET])
+        picked = 0
+        if target >= 0:
+            picked = 0 - (<const floating *> (
+                part.places[LOGITS] + r * plan.strides[0][LOGITS] + target * plan.stride[LOGITS]
+            ))[0]
+            class_weight = 1 if class_weights == NULL else class_weights[target]
+            if class_weight == 0 and picked == INFINITY:    # what has the weight 0 doesn't count
+                picked = 0
+            picked = picked * class_weight
+            if picked != picked:
+                picked = NAN
+        (<floating *> (part.places[ROW_RESULT] + r * plan.strides[0][ROW_RESULT]))[0] = (
+            <floating> picked
+        )
+
+
+# Which way, and what threads share
+
+cdef inline bint are_ordinary(const Plan *plan) noexcept nogil:
+    cdef npy_intp step = plan.strides[0][TEMPERATURE], group, r
+    cdef char *places[ROLES]
+    if plan.is_number[TEMPERATURE]:
+        return not is_extreme((<double *> plan.data[TEMPERATURE])[0])
+    for group in range(plan.groups):
+        locate(plan, group, 0, places)
+        for r in range(plan.shape[0]):
+            if is_extreme((<double *> (places[TEMPERATURE] + r * step))[0]):
+                return False
+    return True
+
+
+cdef inline bint are_side_by_side(const Job *job, npy_intp size) noexcept nogil:
+    """Whether the rows' numbers are; a mask may lie as it likes."""
+    cdef const Plan *plan = job.plan
+    cdef int role
+    for role in range(RESULT + 1):
+        if plan.data[role] == NULL or (role == COMPANION and job.operation.is_masked):
+            continue
+        if plan.strides[0][role] != size or plan.stride[role] % size:
+            return False
+    return True
+
+
+cdef inline Path path_for(const Job *job, npy_intp size) noexcept nogil:
+    cdef npy_intp n = job.plan.n, lanes = LANE_BYTES // size, in_group = job.plan.shape[0]
+    if job.operation.function == NLL_LOSS:
+        return PICKED
+    if not job.has_extremes and in_group >= lanes and are_side_by_side(job, size):
+        if n > FEW or in_group % lanes == 0 or in_group >= 3 * lanes:
+            return DIRECT_COLUMNS
+    return COPIED_COLUMNS if n <= FEW else IN_ROWS
+
+
+cdef inline npy_intp rows_of_tile(const Job *job, floating type_tag) noexcept nogil:
+    cdef npy_intp lanes = lanes_of[floating](0), row_bytes = job.plan.n * sizeof(floating)
+    cdef npy_intp rows = MAX_ROWS
+    if job.path == IN_ROWS:
+        return max(1, min(rows, TILE_BYTES // row_bytes))
+    if job.path == COPIED_COLUMNS:
+        return max(lanes, min(rows, COPY_BYTES // LANE_BYTES // job.plan.n * lanes))
+    if job.path == DIRECT_COLUMNS and (
+        job.operation.is_masked or job.weighing == BY_EXPONENTIALS
+    ):    # which have copies
+        return max(lanes, min(rows, MOST_COPIED_BYTES // row_bytes // lanes * lanes))
+    return rows
+
+
+cdef inline npy_intp rows_of_block(const Job *job, floating type_tag) noexcept nogil:
+    """Rows with gaps between their numbers share cache lines with others: many are copied together.
+    Those that lie right are looked up together."""
+    cdef npy_intp size = sizeof(floating), rows = MAX_ROWS
+    cdef bint are_direct = True
+    cdef int role
+    if job.path != IN_ROWS:
+        return job.rows_of_tile
+    if chunks_of[floating](job.plan.n, 0) > 1:
+        return 1
+    for role in range(RESULT + 1):
+        if job.plan.data[role] == NULL or (role == COMPANION and job.operation.is_masked):
+            continue
+        if job.plan.stride[role] != size:
+            rows = MOST_COPIED_ROWS
+            return max(1, min(rows, MOST_COPIED_BYTES // (job.plan.n * size)))
+        are_direct = are_direct and lies_right(job, role, size)
+    return rows if are_direct and job.weighing != BY_EXPONENTIALS else job.rows_of_tile
+
+
+cdef void over_units(
+    void *work, npy_intp first, npy_intp last, int participant, const floating *type_tag
+) noexcept nogil:
+    cdef const Job *job = <Job *> work
+    cdef npy_intp row = job.begin + first * job.unit
+    cdef npy_intp end = min(job.end, job.begin + last * job.unit), rows
+    cdef bint is_long = job.path == IN_ROWS and chunks_of[floating](job.plan.n, 0) > 1
+    cdef char on_stack[LOCAL_BYTES]
+    cdef char *scratch = aligned(on_stack)
+    cdef Block block
+    if job.scratch != NULL:
+        scratch = job.scratch + participant * job.bytes_of_thread
+    while row < end:
+        rows = min(job.rows_of_block, end - row)
+        if job.path != COPIED_COLUMNS:    # which may be of several groups
+            rows = min(rows, job.rows_of_group - row % job.rows_of_group)
+        find_parts(job, row, rows, &block)
+        if job.path == PICKED:
+            pick_targets[floating](job, &block, 0)
+        elif is_long:
+            compute_long_row[floating](job, &block, scratch, 0)
+        else:
+            compute_rows[floating](job, &block, scratch, 0)
+        row += rows
+
+
+cdef void share_rows(Job *job, floating type_tag) noexcept nogil:
+    """Among threads, in whole units, so that the results don't depend on the threads."""
+    cdef npy_intp n = job.plan.n, rows = job.end - job.begin
+    cdef npy_intp units = (rows + job.unit - 1) // job.unit
+    cdef npy_intp numbers = rows if job.path == PICKED else rows * n
+    cdef npy_intp chunks = chunks_of[floating](n, 0) if job.path == IN_ROWS else 1
+    cdef int worth = threads_for(numbers)
+    cdef int threads = <int> max(1, min(worth, units))
+    job.threads_of_row = 1
+    if rows < 8 * worth and rows % worth and chunks >= 4 * worth:
+        job.threads_of_row = worth
+        threads = 1
+    job.bytes_of_thread = job.threads_of_row * SLOTS * job.slot_bytes
+    if chunks > 1:
+        job.bytes_of_thread += sizeof(Tile) + chunks * sizeof(Chunk)
+    job.scratch = NULL
+    if job.bytes_of_thread > LOCAL_BYTES - LANE_BYTES:
+        job.scratch = <char *> scratch_memory(threads * job.bytes_of_thread)
+        if job.scratch == NULL:
+            return
+    share(
+        <Work> over_units[floating], job, units, max(1, job.rows_of_tile // job.unit), numbers,
+        threads,
+    )
+    PyMem_RawFree(job.scratch)
+
+
+cdef void over_groups(Job *job, floating type_tag) noexcept nogil:
+    """In shares, between which signals are handled."""
+    cdef npy_intp n = job.plan.n, rows = job.plan.groups * job.rows_of_group, rows_of_share
+    job.layout = ROWS if job.path == IN_ROWS else COLUMNS
+    job.unit = lanes_of[floating](0) if job.path == DIRECT_COLUMNS else 1
+    job.rows_of_tile = rows_of_tile[floating](job, 0)
+    job.rows_of_block = rows_of_block[floating](job, 0)
+    job.slot_bytes = sizeof(floating) * (
+        min(job.rows_of_block, rows) * whole_lanes[floating](n, 0) if job.layout == ROWS
+        else n * whole_lanes[floating](min(job.rows_of_block, rows), 0)
+    )
+    if job.layout == ROWS and chunks_of[floating](n, 0) > 1:
+        job.slot_bytes = CHUNK_BYTES + LANE_BYTES
+    if not needs_copies(job, sizeof(floating)):
+        job.slot_bytes = 0
+    rows_of_share = max(1, NUMBERS_PER_SHARE // n // job.unit) * job.unit
+    job.begin = 0
+    while job.begin < rows:
+        job.end = min(rows, job.begin + rows_of_share)
+        share_rows[floating](job, 0)
+        if must_stop((job.end - job.begin) * n):
+            return
+        job.begin = job.end
+
+
+cdef void over_rows(
+    const Operation *operation, const Plan *plan, const LossTerms *loss, floating type_tag
+) noexcept nogil:
+    """A whole call, which has rows and classes."""
+    cdef npy_intp lanes = lanes_of[floating](0), in_group = plan.shape[0]
+    cdef Job job
+    job.operation = operation
+    job.plan = plan
+    job.loss = loss
+    job.values = values_of(operation)
+    job.weighing = weighing_of(operation.function)
+    job.takes_logarithm = operation.function != SOFTMAX
+    job.has_extremes = operation.function != NLL_LOSS and not are_ordinary(plan)
+    job.path = path_for(&job, sizeof(floating))
+    job.first = 0
+    job.rows_of_group = in_group
+    if job.path == DIRECT_COLUMNS:
+        job.rows_of_group = in_group // lanes * lanes
+    over_groups[floating](&job, 0)
+    job.first = job.rows_of_group
+    job.rows_of_group = in_group - job.first
+    if job.rows_of_group > 0 and not is_stopped():
+        job.path = COPIED_COLUMNS if plan.n <= FEW else IN_ROWS
+        over_groups[floating](&job, 0)

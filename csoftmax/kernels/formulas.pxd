@@ -1,0 +1,241 @@
+# cython: language_level=3
+"""Formulas on the numbers of a row and on its sums. Nothing here stores, or knows how rows lie.
+
+With S the sum of exp((x_j - maximum) / T),
+
+    softmax: p_j = exp((x_j - maximum) / T) / S,    log p_j = (x_j - maximum) / T - log S
+
+What weighs -log p_j, the coefficients c_j of a loss or the p_j of an entropy, is never negative,
+nor is the distance of a logit from the maximum. So nothing cancels in
+
+    sum_j c_j (-log p_j) = (sum_j c_j) log S + sum_j c_j (maximum - x_j) / T
+
+Distances are kept in units of 2^64, so that they can be summed before they are divided by T,
+however large logits are.
+"""
+
+from cython cimport floating
+from libc.math cimport INFINITY, fabs
+
+from csoftmax.kernels.arithmetic cimport (
+    PLAIN, DoubleDouble, ExpParams, Kind, dd_add, dd_mul, dd_sum, exact_fma,
+    exp_dd, exponential, from_double, log_1p, log_1p_up_to_one, multiply_add, two_sum,
+    value_or_zero,
+)
+
+cdef extern from * nogil:
+    """
+    #define DISTANCE_UNIT 0x1p64
+    #define PER_DISTANCE_UNIT 0x1p-64
+    """
+    const double DISTANCE_UNIT, PER_DISTANCE_UNIT
+
+
+cdef struct WeightedSums:
+    DoubleDouble weights
+    DoubleDouble distances    # each times its weight, in units
+
+
+cdef inline bint is_finite(double x) noexcept nogil:
+    return fabs(x) < INFINITY
+
+
+# softmax and log_softmax
+
+cdef inline DoubleDouble sum_of_exponentials(
+    DoubleDouble others, double residue, floating type_tag
+) noexcept nogil:
+    """In units of 2^N: the maximum's own, and the others'."""
+    return dd_add[floating](exp_dd[floating](residue, 0), others, 0)
+
+
+cdef inline DoubleDouble log_sum_from(
+    DoubleDouble others, double residue, floating type_tag
+) noexcept nogil:
+    """log S >= 0, where S = 1 + the others' part, in units of the maximum's exponential."""
+    cdef DoubleDouble log_sum = log_1p(
+        dd_mul[floating](others, exp_dd[floating](-residue, 0), 0)
+    )
+    return from_double(log_sum.hi + log_sum.lo) if floating is float else log_sum
+
+
+cdef inline floating scaled(floating e, floating hi, floating lo) noexcept nogil:
+    """Rounded once (with FMA): a rounded factor would cost another half ULP."""
+    return multiply_add(e, hi, e * lo)
+
+
+cdef inline floating log_probability(
+    floating x, floating maximum, floating log_sum, floating inverse_hi, floating inverse_lo,
+    Kind kind
+) noexcept nogil:
+    """Two terms of one sign, so nothing cancels."""
+    cdef floating half = 0.5, half_distance, low
+    if kind == PLAIN:
+        return (x - maximum) - log_sum
+    # By halves: a difference beyond the type may come back into it when it is divided by T.
+    half_distance = multiply_add(half, x, -half * maximum)
+    low = multiply_add(half_distance, 2 * inverse_lo, -log_sum)
+    if not fabs(low) < INFINITY:    # then so is the result, and infinities of two signs were NaN
+        low = -log_sum
+    return multiply_add(half_distance, 2 * inverse_hi, low)
+
+
+# Weighted distances
+
+cdef inline double distance(double maximum, double x) noexcept nogil:
+    """In units. One rounding, as PER_DISTANCE_UNIT is a power of two."""
+    return multiply_add(-PER_DISTANCE_UNIT, x, maximum * PER_DISTANCE_UNIT)
+
+
+cdef inline DoubleDouble coefficient(
+    double target, double class_weight, double share, double offset, floating type_tag
+) noexcept nogil:
+    """class_weight (share target + offset). In double with its rounding errors, which a loss of one
+    class would show."""
+    cdef DoubleDouble inner, product
+    cdef double part
+    if floating is float:
+        return from_double(class_weight * multiply_add(share, target, offset))
+    part = share * target
+    inner = two_sum(part, offset)
+    inner.lo += multiply_add(share, target, -part)
+    product.hi = class_weight * inner.hi
+    product.lo = multiply_add(class_weight, inner.hi, -product.hi) + class_weight * inner.lo
+    return product
+
+
+cdef inline DoubleDouble over_temperature(
+    DoubleDouble distances, double temperature, floating type_tag
+) noexcept nogil:
+    """No longer in units. What is infinite or NaN has no errors."""
+    cdef DoubleDouble quotient = from_double(distances.hi / temperature)
+    if floating is double:
+        quotient.lo = exact_fma(-quotient.hi, temperature, distances.hi) + distances.lo
+        quotient.lo = quotient.lo / temperature * DISTANCE_UNIT
+        quotient.lo = value_or_zero(quotient.lo, is_finite(quotient.hi))
+    quotient.hi *= DISTANCE_UNIT
+    return quotient
+
+
+cdef inline DoubleDouble from_higher(
+    DoubleDouble distances, DoubleDouble weights, double up, double down, floating type_tag
+) noexcept nogil:
+    """Weighted distances from `up` that were taken from `down`."""
+    if up == down:
+        return distances
+    cdef DoubleDouble apart = dd_sum[floating](
+        up * PER_DISTANCE_UNIT, -down * PER_DISTANCE_UNIT, 0
+    )
+    return dd_add[floating](distances, dd_mul[floating](weights, apart, 0), 0)
+
+
+# Losses: sum_j c_j (-log p_j), and its gradient (C p_j - c_j) / T, where C is the sum of c_j.
+
+cdef inline WeightedSums with_class(
+    WeightedSums sums, DoubleDouble weight, double maximum, double logit, floating type_tag
+) noexcept nogil:
+    """The class that an index names, beside the sums over all. Free of branches."""
+    cdef DoubleDouble apart = dd_sum[floating](
+        maximum * PER_DISTANCE_UNIT, -logit * PER_DISTANCE_UNIT, 0
+    )
+    cdef DoubleDouble product
+    cdef bint counts = weight.hi != 0
+    if floating is float:
+        product = from_double(value_or_zero(weight.hi * apart.hi, counts))
+    else:
+        product = dd_mul[floating](weight, apart, 0)
+        product.lo = value_or_zero(product.lo, counts & is_finite(apart.hi))
+        product.hi = value_or_zero(weight.hi * apart.hi, counts)
+    sums.weights = dd_add[floating](sums.weights, weight, 0)
+    sums.distances = dd_add[floating](sums.distances, product, 0)
+    sums.distances.lo = value_or_zero(sums.distances.lo, is_finite(sums.distances.hi))
+    return sums
+
+
+cdef inline double weighted_sum(
+    WeightedSums sums, DoubleDouble log_sum, double temperature, floating type_tag
+) noexcept nogil:
+    """Of all -log p_j. What is infinite has no errors to add."""
+    cdef DoubleDouble distances = over_temperature[floating](sums.distances, temperature, 0), total
+    cdef double plain = distances.hi + sums.weights.hi * (log_sum.hi + log_sum.lo)
+    if floating is float:    # a double has digits to spare
+        return plain
+    total = dd_add[floating](distances, dd_mul[floating](sums.weights, log_sum, 0), 0)
+    total.hi += total.lo
+    return total.hi if is_finite(total.hi) else plain
+
+
+cdef inline double grad_of_class(
+    DoubleDouble others, DoubleDouble inverse, double exponential, bint is_maximum,
+    DoubleDouble weights, double coefficient, double scale, floating type_tag
+) noexcept nogil:
+    """(C p - c) scale. Where the class has nearly all, p is 1 minus the share of the others."""
+    cdef DoubleDouble part = others if is_maximum else from_double(exponential), difference
+    part = dd_mul[floating](dd_mul[floating](inverse, part, 0), weights, 0)
+    part.hi = -part.hi if is_maximum else part.hi
+    part.lo = -part.lo if is_maximum else part.lo
+    difference = dd_add[floating](
+        dd_add[floating](weights if is_maximum else from_double(0), from_double(-coefficient), 0),
+        part, 0,
+    )
+    difference.hi += difference.lo
+    # Adding 0 makes one zero of -0. A mean over nothing has no gradient: its scale is NaN.
+    return value_or_zero(
+        difference.hi * scale + 0.0, (difference.hi != 0) | (scale != scale)
+    )
+
+
+# Vector-Jacobian products: of softmax y (g - sum g y) / T, of log_softmax
+# (g - exp(log y) sum g) / T. What has no probability is masked: its g counts nowhere.
+
+cdef inline floating exp_of_log(floating log_y, const ExpParams *of_zero) noexcept nogil:
+    """What is no logarithm of a probability may be so large that it would wrap around."""
+    cdef floating largest = 88 if floating is float else 709
+    return INFINITY if log_y > largest else exponential(log_y, of_zero, PLAIN)
+
+
+cdef inline floating product_difference(
+    floating x, floating g, floating sum_hi, floating sum_lo, const ExpParams *of_zero,
+    bint are_logarithms
+) noexcept nogil:
+    """y (g - sum) or g - y sum; 0 where y is 0."""
+    cdef floating y
+    if not are_logarithms:
+        return value_or_zero(x * ((g - sum_hi) - sum_lo), x != 0)
+    y = exp_of_log(x, of_zero)
+    return value_or_zero(multiply_add(-y, sum_hi, multiply_add(-y, sum_lo, g)), x != -INFINITY)
+
+
+cdef inline floating times_inverse(
+    floating difference, floating inverse_hi, floating inverse_lo
+) noexcept nogil:
+    """Times 1 / T in two parts: where g and y sum add up, each rounding is twice as large beside
+    them, and with another one 4 ULP of the larger would not hold."""
+    cdef floating low = difference * inverse_lo
+    return multiply_add(difference, inverse_hi, value_or_zero(low, fabs(low) < INFINITY))
+
+
+# Single numbers
+
+cdef inline floating sigmoid_of(floating x, const ExpParams *of_zero) noexcept nogil:
+    """1 / (1 + exp(-x)), from the exponential that is at most 1."""
+    cdef floating e = exponential(-x if x > 0 else x, of_zero, PLAIN), one = 1
+    return (e if x < 0 else one) / (one + e)
+
+
+cdef inline floating binary_cross_entropy_of(
+    floating x, floating target, floating weight, floating pos_weight, const ExpParams *of_zero
+) noexcept nogil:
+    """weight (pos_weight t softplus(-x) + (1 - t) softplus(x)); softplus(x) = max(x, 0) + rest.
+
+    What has the weight 0 doesn't count, even if it is infinite. Products of weights come first: one
+    with a large logit may be too large without the other."""
+    cdef floating rest = log_1p_up_to_one(exponential(-x if x > 0 else x, of_zero, PLAIN))
+    cdef floating of_positive = rest if x > 0 else rest - x
+    cdef floating of_negative = rest + x if x > 0 else rest
+    cdef floating one = 1, positive = weight * (pos_weight * target)
+    cdef floating negative = weight * (one - target)
+    return (
+        value_or_zero(positive * of_positive, positive != 0)
+        + value_or_zero(negative * of_negative, negative != 0)
+    )

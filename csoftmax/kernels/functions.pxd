@@ -1,0 +1,201 @@
+# cython: language_level=3
+"""From the sums of a tile's rows to what each function makes of them.
+
+One loop over rows for each function: it has no branches and becomes vector code, whatever the
+layout of the tile. A row whose maximum is not finite has no softmax: its results are NaN.
+"""
+
+from cython cimport floating
+from libc.float cimport DBL_EPSILON
+from libc.math cimport NAN, fabs
+
+from csoftmax.kernels.arithmetic cimport (
+    GENERAL, DoubleDouble, ExpParams, dd_add, dd_mul, dd_reciprocal, dd_sum, exp_params,
+    exponential, from_double,
+)
+from csoftmax.kernels.formulas cimport (
+    WeightedSums, grad_of_class, is_finite, log_sum_from, sum_of_exponentials, weighted_sum,
+    with_class,
+)
+from csoftmax.kernels.lanes cimport START_OF_SUM
+from csoftmax.kernels.passes cimport MAX_TERMS, Tile, params_of, set_other_params
+
+cdef extern from * nogil:
+    """
+    #define LARGEST_SCALE 1e30    /* of a gradient in a float */
+    """
+    const double LARGEST_SCALE
+
+
+cdef inline DoubleDouble sum_of_row(const Tile *tile, Py_ssize_t r) noexcept nogil:
+    """Of all exponentials but, where a logarithm is taken, the largest."""
+    cdef DoubleDouble sum
+    sum.hi = tile.sum_hi[r]
+    sum.lo = tile.sum_lo[r]
+    return sum
+
+
+cdef inline WeightedSums weighted_sums_of_row(const Tile *tile, Py_ssize_t r) noexcept nogil:
+    cdef WeightedSums sums
+    sums.weights.hi = tile.weights_hi[r]
+    sums.weights.lo = tile.weights_lo[r]
+    sums.distances.hi = tile.distances_hi[r]
+    sums.distances.lo = tile.distances_lo[r] if is_finite(tile.distances_hi[r]) else 0
+    return sums
+
+
+cdef inline double smallest_others(
+    Py_ssize_t terms, Py_ssize_t terms_in_lane, floating type_tag
+) noexcept nogil:
+    """In units of the largest term: if the sum of the others is less, it is made anew without it.
+
+    Sums of floats are in double: each addition of a lane loses up to 2^-53, and what is left shall
+    be known to 2^-26 of itself. Those of doubles carry what additions lose, up to half an ULP of
+    START_OF_SUM each; these errors are rounded when they are added up in turn, by as much for
+    each of the terms. The bound is less than 1: where the largest term is there twice, that is
+    the sum of the others.
+    """
+    if floating is float:
+        return min(0.75, 2.0**-27 * terms_in_lane)
+    return min(
+        0.75, DBL_EPSILON / 2 * START_OF_SUM * min(terms_in_lane, <Py_ssize_t> MAX_TERMS) * terms
+    )
+
+
+cdef inline bint take_largest_out(
+    Tile *tile, Py_ssize_t terms_in_lane, floating type_tag
+) noexcept nogil:
+    """From the sums of all to those of the others, which is all that small losses consist of.
+
+    Whether one is so small that it has to be made anew. The largest terms are left in the factors.
+    """
+    cdef double smallest = smallest_others[floating](tile.classes, terms_in_lane, 0)
+    cdef bint is_any_small = False
+    cdef ExpParams params
+    cdef DoubleDouble others
+    cdef Py_ssize_t r
+    for r in range(tile.padded):
+        params = params_of[floating](tile, r, GENERAL, 0)
+        tile.factor_hi[r] = exponential(<floating> tile.maximum[r], &params, GENERAL)
+        others = dd_sum[floating](tile.sum_hi[r], -tile.factor_hi[r], 0)
+        tile.sum_hi[r] = others.hi
+        tile.sum_lo[r] += others.lo
+        is_any_small |= others.hi < smallest * tile.factor_hi[r]
+    return is_any_small
+
+
+cdef inline void use_sums_of_others(
+    Tile *tile, Py_ssize_t terms_in_lane, floating type_tag
+) noexcept nogil:
+    """Those that were made anew, in the rows that need them."""
+    cdef double smallest = smallest_others[floating](tile.classes, terms_in_lane, 0)
+    cdef Py_ssize_t r
+    for r in range(tile.padded):
+        if tile.sum_hi[r] < smallest * tile.factor_hi[r]:
+            tile.sum_hi[r] = tile.distances_hi[r]
+            tile.sum_lo[r] = tile.distances_lo[r]
+
+
+cdef inline void set_softmax(Tile *tile, floating type_tag) noexcept nogil:
+    cdef Py_ssize_t r
+    cdef DoubleDouble factor
+    for r in range(tile.padded):
+        factor = dd_reciprocal[floating](sum_of_row(tile, r), 0)
+        tile.factor_hi[r] = factor.hi if is_finite(tile.maximum[r]) else NAN
+        tile.factor_lo[r] = factor.lo
+
+
+cdef inline void set_log_softmax(Tile *tile, floating type_tag) noexcept nogil:
+    cdef Py_ssize_t r
+    cdef DoubleDouble log_sum
+    for r in range(tile.padded):
+        log_sum = log_sum_from[floating](sum_of_row(tile, r), tile.residue[r], 0)
+        tile.log_sum[r] = log_sum.hi + log_sum.lo if is_finite(tile.maximum[r]) else NAN
+
+
+cdef inline void set_logsumexp(Tile *tile, floating type_tag) noexcept nogil:
+    """Where the maximum is not finite, it is the result."""
+    cdef Py_ssize_t r
+    cdef DoubleDouble log_sum
+    for r in range(tile.padded):
+        log_sum = log_sum_from[floating](sum_of_row(tile, r), tile.residue[r], 0)
+        log_sum = dd_add[floating](from_double(tile.maximum[r]), log_sum, 0)
+        tile.row_result[r] = log_sum.hi + log_sum.lo
+        if not is_finite(tile.maximum[r]):
+            tile.row_result[r] = tile.maximum[r]
+
+
+cdef inline void set_entropy(Tile *tile, floating type_tag) noexcept nogil:
+    """The weights of -log p_j are the p_j themselves."""
+    cdef Py_ssize_t r
+    cdef WeightedSums sums
+    cdef DoubleDouble others, inverse
+    cdef double entropy
+    for r in range(tile.padded):
+        sums = weighted_sums_of_row(tile, r)
+        others = sum_of_row(tile, r)
+        inverse = dd_reciprocal[floating](
+            sum_of_exponentials[floating](others, tile.residue[r], 0), 0
+        )
+        sums.distances = dd_mul[floating](sums.distances, inverse, 0)
+        sums.weights = from_double(1)
+        entropy = weighted_sum[floating](
+            sums, log_sum_from[floating](others, tile.residue[r], 0), tile.temperature[r], 0
+        )
+        tile.row_result[r] = entropy if is_finite(tile.maximum[r]) else NAN
+
+
+cdef inline void set_loss(
+    Tile *tile, bint has_indices, bint has_grad, floating type_tag
+) noexcept nogil:
+    cdef Py_ssize_t r
+    cdef WeightedSums sums
+    cdef DoubleDouble others, inverse, factor, coefficient
+    cdef ExpParams params
+    cdef double loss, scale
+    for r in range(tile.padded):
+        sums = weighted_sums_of_row(tile, r)
+        others = sum_of_row(tile, r)
+        if has_indices:
+            coefficient = dd_mul[floating](
+                from_double(tile.share), from_double(tile.class_weight[r]), 0
+            )
+            sums = with_class[floating](
+                sums, coefficient,
+                tile.maximum[r], tile.target_logit[r], 0,
+            )
+        loss = weighted_sum[floating](
+            sums, log_sum_from[floating](others, tile.residue[r], 0), tile.temperature[r], 0
+        )
+        tile.row_result[r] = loss if is_finite(tile.maximum[r]) else NAN
+        if has_grad:
+            # One that is beyond a float is multiplied by when all else is done.
+            scale = tile.scale[r]
+            tile.scale_at_end[r] = scale if fabs(scale) >= LARGEST_SCALE else 1.0
+            tile.scale[r] = 1.0 if fabs(scale) >= LARGEST_SCALE else scale
+            inverse = dd_reciprocal[floating](
+                sum_of_exponentials[floating](others, tile.residue[r], 0), 0
+            )
+            factor = dd_mul[floating](inverse, sums.weights, 0)
+            factor = dd_mul[floating](factor, from_double(tile.scale[r]), 0)
+            tile.factor_hi[r] = factor.hi if is_finite(tile.maximum[r]) else NAN
+            tile.factor_lo[r] = factor.lo
+        if has_grad and has_indices:
+            params = params_of[floating](tile, r, GENERAL, 0)
+            tile.target_result[r] = grad_of_class[floating](
+                others, inverse, exponential(<floating> tile.target_logit[r], &params, GENERAL),
+                tile.target_logit[r] == tile.maximum[r], sums.weights,
+                (tile.share + tile.offset) * tile.class_weight[r], scale, 0
+            )
+
+
+cdef inline void set_vjp(Tile *tile, floating type_tag) noexcept nogil:
+    """The sums take the place of the factors."""
+    cdef Py_ssize_t r
+    cdef ExpParams params
+    for r in range(tile.padded):
+        params = exp_params[floating](0, tile.temperature[r], True, 0)
+        set_other_params[floating](tile, r, &params, 0)
+        tile.factor_hi[r] = tile.distances_hi[r]
+        tile.factor_lo[r] = tile.distances_lo[r]
+        tile.scale_at_end[r] = tile.scale[r]

@@ -1,0 +1,709 @@
+# cython: language_level=3
+"""Passes over a tile: some rows, as they lie in memory.
+
+A tile consists of blocks of LANES lanes. Where its rows are contiguous (ROWS), a block is one row,
+whose lanes are added up at the end. Where they stand side by side (COLUMNS), a block is LANES rows,
+each in a lane of its own. Either way a pass takes vector after vector of a block, so each pass
+stands here once; `layout` is a constant that says which constants a lane reads, and what becomes of
+its sum. Rows go through the same operations in the same order whatever stands beside them, but for
+`kind`, and a row without temperature and shift has the same bits in either.
+
+How plain loops become vector code: inner loops run over a constant number of lanes, what belongs to
+a lane stays in that lane, and results go to local arrays, of which the compiler knows that they
+overlap nothing. The last vector of a row that is no multiple of LANES overlaps the one before. It
+is read and computed first, as a pass may write where it reads.
+"""
+
+from cython cimport floating
+from libc.math cimport INFINITY
+from libc.stdint cimport int64_t
+
+from csoftmax.kernels.arithmetic cimport (
+    GENERAL, PLAIN, DoubleDouble, ExpParams, Kind, exp_params, exponential, multiply_add,
+    two_sum, value_or_zero,
+)
+from csoftmax.kernels.formulas cimport (
+    WeightedSums, coefficient, distance, is_finite, log_probability, product_difference, scaled,
+    times_inverse,
+)
+from csoftmax.kernels.lanes cimport (
+    FLOAT_LANES, LANE_BYTES, START_OF_SUM, LaneSums, add, add_product, add_term, clear, finished,
+    larger, max_of_lanes, sum_of_fast_lanes,
+)
+
+
+cdef extern from * nogil:
+    """
+    #if defined(__GNUC__)
+    #define csoftmax_prefetch(place) __builtin_prefetch(place, 0, 2)
+    #else
+    #define csoftmax_prefetch(place) ((void)0)
+    #endif
+    """
+    void prefetch "csoftmax_prefetch"(const void *place)
+
+
+cdef enum:
+    MAX_ROWS = 128     # of a tile
+    ROW_SLOTS = 136    # in arrays, so that they don't all begin at the same places of a cache
+    MAX_TERMS = 256    # that are added up in a lane before its sum is moved
+
+
+cdef enum Layout:
+    ROWS
+    COLUMNS
+
+
+cdef enum Weighing:
+    # What a pass adds up beside the exponentials.
+    NOTHING_WEIGHED
+    BY_TARGETS                # distances, each times its coefficient in a loss
+    BY_OFFSETS                # the same without targets: the coefficients of label smoothing
+    BY_EXPONENTIALS           # distances, each times its exponential
+    PROBABILITY_GRADS         # of a vector-Jacobian product: probabilities times gradients
+    LOG_PROBABILITY_GRADS     # or, of log-probabilities, the gradients
+    OTHERS                    # the exponentials but for the largest
+    OTHERS_KEPT               # the same from where they are kept
+
+
+cdef enum Values:
+    # What a function makes of each number of a row.
+    NO_VALUES
+    PROBABILITIES
+    LOG_PROBABILITIES
+    GRADS                 # scaled exponentials less the coefficients of the loss
+    GRADS_OF_OFFSETS      # the same without targets
+    SOFTMAX_VJPS
+    LOG_SOFTMAX_VJPS
+
+
+cdef struct View:
+    # Where an operand's numbers are; steps are in elements.
+    void *data
+    Py_ssize_t row_step
+    Py_ssize_t class_step
+
+
+cdef struct Tile:
+    Py_ssize_t rows
+    Py_ssize_t padded         # rows up to whole vectors of doubles, or up to whole lanes
+    Py_ssize_t classes
+    Py_ssize_t ahead          # from the logits to those of the next tile, in elements
+    Py_ssize_t span           # of columns, so many classes of all blocks go together
+    Kind kind
+    View logits
+    View companion            # targets or gradients
+    View exponentials         # where they are kept: the results' place
+    View result
+    const void *class_weights
+    double share              # of the targets in a loss: 1 - label_smoothing
+    double offset             # of every class: label_smoothing / C
+    # Of each row.
+    double temperature[ROW_SLOTS]
+    double maximum[ROW_SLOTS]
+    double residue[ROW_SLOTS]        # ExpParams
+    double power[ROW_SLOTS]
+    # In the type of the numbers, see `in_type_of`: the others of ExpParams.
+    double magic[ROW_SLOTS]
+    double lowest[ROW_SLOTS]
+    double shift[ROW_SLOTS]
+    double log2_e[ROW_SLOTS]
+    double inverse_hi[ROW_SLOTS]
+    double inverse_lo[ROW_SLOTS]
+    double sum_hi[ROW_SLOTS]          # of exponentials, for logarithms without the largest
+    double sum_lo[ROW_SLOTS]
+    double weights_hi[ROW_SLOTS]      # WeightedSums
+    double weights_lo[ROW_SLOTS]
+    double distances_hi[ROW_SLOTS]
+    double distances_lo[ROW_SLOTS]
+    double factor_hi[ROW_SLOTS]       # of the exponentials
+    double factor_lo[ROW_SLOTS]
+    double log_sum[ROW_SLOTS]
+    double scale[ROW_SLOTS]           # of the gradient
+    double scale_at_end[ROW_SLOTS]    # the same where it is beyond a float; else 1
+    double row_result[ROW_SLOTS]
+    double class_weight[ROW_SLOTS]    # of the target
+    double target_logit[ROW_SLOTS]
+    double target_result[ROW_SLOTS]   # takes the place of the target's number
+    int64_t target[ROW_SLOTS]         # a class; -1 where the row doesn't count
+
+
+cdef inline Py_ssize_t lanes_of(floating type_tag) noexcept nogil:
+    return LANE_BYTES // <Py_ssize_t> sizeof(floating)
+
+
+cdef inline Py_ssize_t blocks_of(const Tile *tile, Layout layout, floating type_tag) noexcept nogil:
+    return tile.rows if layout == ROWS else tile.padded // lanes_of[floating](0)
+
+
+cdef inline Py_ssize_t vectors_of(
+    const Tile *tile, Layout layout, floating type_tag
+) noexcept nogil:
+    """Rows have at least one."""
+    return tile.classes // lanes_of[floating](0) if layout == ROWS else tile.classes
+
+
+cdef inline Py_ssize_t tail_of(const Tile *tile, Layout layout, floating type_tag) noexcept nogil:
+    """How many numbers of a row whole vectors leave."""
+    return tile.classes % lanes_of[floating](0) if layout == ROWS else 0
+
+
+# Where a pass does little with a number, it goes through memory in order: through rows, or through
+# classes and all their columns. Either way the inner loop goes from vector to vector.
+
+cdef inline Py_ssize_t outer_count(const Tile *tile, Layout layout) noexcept nogil:
+    return tile.rows if layout == ROWS else tile.classes
+
+
+cdef inline Py_ssize_t inner_vectors(
+    const Tile *tile, Layout layout, floating type_tag
+) noexcept nogil:
+    return (tile.classes if layout == ROWS else tile.padded) // lanes_of[floating](0)
+
+
+cdef inline floating *outer_place(
+    const View *view, Py_ssize_t outer, Layout layout, floating type_tag
+) noexcept nogil:
+    cdef Py_ssize_t step = view.row_step if layout == ROWS else view.class_step
+    return <floating *> view.data + outer * step
+
+
+cdef inline Py_ssize_t step_of(const View *view, Layout layout, floating type_tag) noexcept nogil:
+    """From vector to vector."""
+    return lanes_of[floating](0) if layout == ROWS else view.class_step
+
+
+cdef inline floating *vector_at(
+    const View *view, Py_ssize_t block, Py_ssize_t v, Layout layout, floating type_tag
+) noexcept nogil:
+    cdef Py_ssize_t block_step = view.row_step if layout == ROWS else lanes_of[floating](0)
+    return <floating *> view.data + block * block_step + v * step_of[floating](view, layout, 0)
+
+
+cdef inline Py_ssize_t row_of_lane(
+    Py_ssize_t block, Py_ssize_t k, Layout layout, floating type_tag
+) noexcept nogil:
+    return block if layout == ROWS else block * lanes_of[floating](0) + k
+
+
+cdef inline void copy_lanes(const floating *x, floating *y) noexcept nogil:
+    """A loop: memcpy stores halves of vectors, and a load of a whole one waits for both."""
+    cdef Py_ssize_t k
+    for k in range(lanes_of[floating](0)):
+        y[k] = x[k]
+
+
+# The maximum
+
+cdef inline void find_maxima_of_rows(Tile *tile, floating type_tag) noexcept nogil:
+    """Where there is NaN, it may be that, or less than the largest of the others; then the sum is
+    NaN."""
+    cdef Py_ssize_t LANES = lanes_of[floating](0), n = tile.classes, r, i, k
+    cdef floating largest[FLOAT_LANES]
+    cdef const floating *x
+    for r in range(tile.rows):
+        x = <floating *> tile.logits.data + r * tile.logits.row_step
+        for k in range(LANES):
+            largest[k] = x[k]
+        i = LANES
+        while i + 4 * LANES <= n:
+            for k in range(LANES):
+                largest[k] = larger(
+                    larger(
+                        larger(x[i + k], x[i + LANES + k]),
+                        larger(x[i + 2 * LANES + k], x[i + 3 * LANES + k]),
+                    ),
+                    largest[k],
+                )
+            i += 4 * LANES
+        while i < n:
+            i = min(i, n - LANES)    # the last one overlaps
+            for k in range(LANES):
+                largest[k] = larger(x[i + k], largest[k])
+            i += LANES
+        tile.maximum[r] = max_of_lanes(largest)
+
+
+cdef inline void find_maxima_of_columns(Tile *tile, floating type_tag) noexcept nogil:
+    cdef Py_ssize_t LANES = lanes_of[floating](0), i, block, k
+    cdef floating maxima[MAX_ROWS]
+    cdef const floating *x = <floating *> tile.logits.data
+    for k in range(tile.padded):
+        maxima[k] = x[k]
+    for i in range(1, tile.classes):
+        x += tile.logits.class_step
+        for block in range(tile.padded // LANES):
+            for k in range(LANES):
+                maxima[block * LANES + k] = larger(
+                    x[block * LANES + k], maxima[block * LANES + k]
+                )
+    for k in range(tile.padded):
+        tile.maximum[k] = maxima[k]
+
+
+cdef inline floating *in_type_of(const double *field, floating type_tag) noexcept nogil:
+    """A field of the tile whose numbers are floats where the tile's are, without conversions."""
+    return <floating *> field
+
+
+cdef inline void set_params(
+    Tile *tile, bint are_tempered, bint are_all_needed, floating type_tag
+) noexcept nogil:
+    """From maxima and temperatures. Where a maximum is not finite, results will be NaN.
+
+    The plain exponential needs only two of the parameters: the others are left out then, as they
+    cost short rows some time.
+    """
+    cdef Py_ssize_t r
+    cdef ExpParams params
+    cdef bint is_shifted = False
+    for r in range(tile.padded):
+        params = exp_params[floating](
+            tile.maximum[r] if is_finite(tile.maximum[r]) else 0, tile.temperature[r],
+            are_tempered, 0,
+        )
+        in_type_of[floating](tile.magic, 0)[r] = <floating> params.magic
+        in_type_of[floating](tile.lowest, 0)[r] = <floating> params.lowest
+        is_shifted |= params.shift != 0
+        if are_all_needed:
+            set_other_params[floating](tile, r, &params, 0)
+    tile.kind = GENERAL if are_tempered or is_shifted else PLAIN
+    if is_shifted and not are_all_needed:
+        for r in range(tile.padded):
+            params = exp_params[floating](
+                tile.maximum[r] if is_finite(tile.maximum[r]) else 0, 1, False, 0
+            )
+            set_other_params[floating](tile, r, &params, 0)
+
+
+cdef inline void set_other_params(
+    Tile *tile, Py_ssize_t r, const ExpParams *params, floating type_tag
+) noexcept nogil:
+    in_type_of[floating](tile.shift, 0)[r] = <floating> params.shift
+    in_type_of[floating](tile.log2_e, 0)[r] = <floating> params.log2_e
+    in_type_of[floating](tile.inverse_hi, 0)[r] = <floating> params.inverse_hi
+    in_type_of[floating](tile.inverse_lo, 0)[r] = <floating> params.inverse_lo
+    tile.residue[r] = params.residue
+    tile.power[r] = params.power
+
+
+cdef inline ExpParams params_of(
+    const Tile *tile, Py_ssize_t r, Kind kind, floating type_tag
+) noexcept nogil:
+    """What `exponential` needs."""
+    cdef ExpParams params
+    params.magic = in_type_of[floating](tile.magic, 0)[r]
+    params.lowest = in_type_of[floating](tile.lowest, 0)[r]
+    if kind == GENERAL:
+        params.shift = in_type_of[floating](tile.shift, 0)[r]
+        params.log2_e = in_type_of[floating](tile.log2_e, 0)[r]
+        params.inverse_hi = in_type_of[floating](tile.inverse_hi, 0)[r]
+        params.inverse_lo = in_type_of[floating](tile.inverse_lo, 0)[r]
+    return params
+
+
+# Exponentials and their sum
+
+cdef inline void exp_to_lane(
+    floating x, floating *e, floating *total, floating *compensation, double *exact_total,
+    const ExpParams *params, Kind kind, bint is_precise
+) noexcept nogil:
+    e[0] = exponential(x, params, kind)
+    if floating is float and is_precise:
+        exact_total[0] += e[0]
+    else:
+        add(total, compensation, e[0])
+
+
+cdef inline void move_sums(
+    Tile *tile, floating *total, floating *compensation, floating type_tag
+) noexcept nogil:
+    """From what `add` filled to sums that long columns don't make inexact."""
+    cdef Py_ssize_t r
+    cdef DoubleDouble sum
+    for r in range(tile.padded):
+        if floating is float:
+            tile.sum_hi[r] += (<double> total[r] - START_OF_SUM) + compensation[r]
+        else:
+            sum = two_sum(tile.sum_hi[r], total[r] - START_OF_SUM)
+            tile.sum_hi[r] = sum.hi
+            tile.sum_lo[r] += sum.lo + compensation[r]
+        total[r] = START_OF_SUM
+        compensation[r] = 0
+
+
+cdef inline void sum_exponentials(
+    Tile *tile, Layout layout, Kind kind, bint is_kept, bint is_precise, floating type_tag
+) noexcept nogil:
+    """Exponentials, if they are kept, and their sums.
+
+    Sums are those of `add`, which carry their rounding errors; where the largest term will be taken
+    out of them (`is_precise`), those of floats are in double, which costs an eighth more.
+    """
+    cdef Py_ssize_t LANES = lanes_of[floating](0), blocks = blocks_of[floating](tile, layout, 0)
+    cdef Py_ssize_t vectors = vectors_of[floating](tile, layout, 0)
+    cdef Py_ssize_t tail = tail_of[floating](tile, layout, 0)
+    cdef Py_ssize_t step = step_of[floating](&tile.logits, layout, 0)
+    cdef Py_ssize_t e_step = step_of[floating](&tile.exponentials, layout, 0)
+    cdef Py_ssize_t span = vectors if layout == ROWS else tile.span
+    cdef floating totals[MAX_ROWS]
+    cdef floating compensations[MAX_ROWS]
+    cdef double exact_totals[MAX_ROWS]
+    cdef floating total[FLOAT_LANES]
+    cdef floating compensation[FLOAT_LANES]
+    cdef double exact_total[FLOAT_LANES]
+    cdef floating first_e[FLOAT_LANES]
+    cdef floating second_e[FLOAT_LANES]
+    cdef floating third_e[FLOAT_LANES]
+    cdef floating fourth_e[FLOAT_LANES]
+    cdef floating last_e[FLOAT_LANES]
+    cdef const floating *x
+    cdef floating *e
+    cdef ExpParams params
+    cdef DoubleDouble sum
+    cdef LaneSums lane_sums
+    cdef Py_ssize_t first = 0, last, block, v, k, r
+    if layout == COLUMNS:
+        for r in range(tile.padded):
+            exact_totals[r] = 0
+            tile.sum_hi[r] = 0
+            tile.sum_lo[r] = 0
+    while first < vectors:
+        last = min(vectors, first + span)
+        for block in range(blocks):
+            x = vector_at[floating](&tile.logits, block, first, layout, 0)
+            e = vector_at[floating](&tile.exponentials, block, first, layout, 0)
+            if layout == ROWS or first == 0:
+                for k in range(LANES):
+                    total[k] = START_OF_SUM
+                    compensation[k] = 0
+                    exact_total[k] = 0
+            else:
+                copy_lanes(totals + block * LANES, total)
+                copy_lanes(compensations + block * LANES, compensation)
+                for k in range(LANES):
+                    exact_total[k] = exact_totals[block * LANES + k]
+            if tail:
+                for k in range(LANES):
+                    r = row_of_lane[floating](block, k, layout, 0)
+                    params = params_of[floating](tile, r, kind, 0)
+                    last_e[k] = exponential(x[vectors * LANES + tail - LANES + k], &params, kind)
+                    if floating is float and is_precise:
+                        exact_total[k] += value_or_zero(last_e[k], k >= LANES - tail)
+                    else:
+                        add(
+                            total + k, compensation + k,
+                            value_or_zero(last_e[k], k >= LANES - tail),
+                        )
+            v = first
+            while v + 4 <= last:    # four vectors at a time: their chains of operations interleave
+                for k in range(LANES):
+                    r = row_of_lane[floating](block, k, layout, 0)
+                    params = params_of[floating](tile, r, kind, 0)
+                    exp_to_lane(
+                        x[k], first_e + k, total + k, compensation + k, exact_total + k,
+                        &params, kind, is_precise,
+                    )
+                    exp_to_lane(
+                        x[step + k], second_e + k, total + k, compensation + k, exact_total + k,
+                        &params, kind, is_precise,
+                    )
+                    exp_to_lane(
+                        x[2 * step + k], third_e + k, total + k, compensation + k,
+                        exact_total + k, &params, kind, is_precise,
+                    )
+                    exp_to_lane(
+                        x[3 * step + k], fourth_e + k, total + k, compensation + k,
+                        exact_total + k, &params, kind, is_precise,
+                    )
+                if is_kept:
+                    for k in range(LANES):
+                        e[k] = first_e[k]
+                    for k in range(LANES):
+                        e[e_step + k] = second_e[k]
+                    for k in range(LANES):
+                        e[2 * e_step + k] = third_e[k]
+                    for k in range(LANES):
+                        e[3 * e_step + k] = fourth_e[k]
+                if layout == ROWS:
+                    prefetch(x + tile.ahead)
+                    prefetch(x + tile.ahead + step)
+                    prefetch(x + tile.ahead + 2 * step)
+                    prefetch(x + tile.ahead + 3 * step)
+                x += 4 * step
+                e += 4 * e_step
+                v += 4
+            while v < last:
+                for k in range(LANES):
+                    r = row_of_lane[floating](block, k, layout, 0)
+                    params = params_of[floating](tile, r, kind, 0)
+                    exp_to_lane(
+                        x[k], first_e + k, total + k, compensation + k, exact_total + k,
+                        &params, kind, is_precise,
+                    )
+                if is_kept:
+                    for k in range(LANES):
+                        e[k] = first_e[k]
+                if layout == ROWS:
+                    prefetch(x + tile.ahead)
+                x += step
+                e += e_step
+                v += 1
+            if tail and is_kept:
+                e += tail - LANES
+                for k in range(LANES):
+                    e[k] = last_e[k]
+            if layout == COLUMNS:
+                copy_lanes(total, totals + block * LANES)
+                copy_lanes(compensation, compensations + block * LANES)
+                for k in range(LANES):
+                    exact_totals[block * LANES + k] = exact_total[k]
+                continue
+            if floating is float and is_precise:
+                for k in range(LANES):
+                    lane_sums.hi[k] = exact_total[k]
+                sum = finished[floating](&lane_sums, 0)
+            else:
+                sum = sum_of_fast_lanes(total, compensation)
+            tile.sum_hi[block] = sum.hi
+            tile.sum_lo[block] = sum.lo
+        first = last
+        if layout == COLUMNS and first % MAX_TERMS == 0 and not (floating is float and is_precise):
+            move_sums(tile, totals, compensations, <floating> 0)
+    if layout == ROWS:
+        return
+    if floating is float and is_precise:
+        for r in range(tile.padded):
+            tile.sum_hi[r] = exact_totals[r]
+        return
+    move_sums(tile, totals, compensations, <floating> 0)
+    if floating is double:
+        for r in range(tile.padded):
+            sum = two_sum(tile.sum_hi[r], tile.sum_lo[r])
+            tile.sum_hi[r] = sum.hi
+            tile.sum_lo[r] = sum.lo
+
+
+# Other sums
+
+cdef inline void weigh_lane(
+    double *weights_hi, double *weights_lo, double *sums_hi, double *sums_lo, floating x,
+    floating companion, floating e, floating class_weight, double maximum, floating largest_e,
+    const ExpParams *params, Kind kind, double share, double offset, bint counts,
+    Weighing weighing
+) noexcept nogil:
+    """One number, unless it does not count: then its weight is 0."""
+    cdef DoubleDouble weight
+    if weighing == BY_TARGETS or weighing == BY_OFFSETS:
+        weight = coefficient[floating](companion, class_weight, share, offset, 0)
+        weight.hi = value_or_zero(weight.hi, counts)
+        weight.lo = value_or_zero(weight.lo, counts)
+        add_term[floating](weights_hi, weights_lo, weight.hi, 0)
+        add_product[floating](sums_hi, sums_lo, weight.hi, distance(maximum, x), 0)
+        if floating is double:
+            weights_lo[0] += weight.lo
+            sums_lo[0] += value_or_zero(weight.lo * distance(maximum, x), weight.hi != 0)
+    elif weighing == BY_EXPONENTIALS:
+        add_product[floating](sums_hi, sums_lo, value_or_zero(e, counts), distance(maximum, x), 0)
+    elif weighing == PROBABILITY_GRADS:
+        add_product[floating](sums_hi, sums_lo, value_or_zero(x, counts), companion, 0)
+    elif weighing == LOG_PROBABILITY_GRADS:
+        add_term[floating](
+            sums_hi, sums_lo, value_or_zero(companion, counts & (x != -INFINITY)), 0
+        )
+    elif weighing == OTHERS:
+        e = exponential(x, params, kind)
+        add_term[floating](sums_hi, sums_lo, value_or_zero(e, counts & (e != largest_e)), 0)
+    elif weighing == OTHERS_KEPT:
+        add_term[floating](sums_hi, sums_lo, value_or_zero(e, counts & (e != largest_e)), 0)
+
+
+cdef inline void weigh_vector(
+    Tile *tile, double *weights_hi, double *weights_lo, double *sums_hi, double *sums_lo,
+    const floating *x, const floating *companion, const floating *e, Py_ssize_t row,
+    Py_ssize_t first_class, Py_ssize_t counted, bint is_tail, Layout layout, Weighing weighing,
+    Kind kind
+) noexcept nogil:
+    """From a row, or the first of several, and a class. Of a row's last vector, which overlaps, the
+    first numbers have been counted."""
+    cdef bint has_coefficients = weighing == BY_TARGETS or weighing == BY_OFFSETS
+    cdef bint has_companion = (
+        weighing == BY_TARGETS or weighing == PROBABILITY_GRADS
+        or weighing == LOG_PROBABILITY_GRADS
+    )
+    cdef bint has_e = weighing == BY_EXPONENTIALS or weighing == OTHERS_KEPT
+    cdef const floating *class_weights = <const floating *> tile.class_weights
+    cdef ExpParams params
+    cdef floating largest_e = 0
+    cdef double maximum
+    cdef Py_ssize_t k, r, i
+    for k in range(lanes_of[floating](0)):
+        r = row if layout == ROWS else row + k
+        i = first_class + k if layout == ROWS else first_class
+        maximum = tile.maximum[r]
+        if layout == ROWS and not is_finite(maximum):    # of a chunk that is -inf alone
+            maximum = 0
+        if weighing == OTHERS:
+            params = params_of[floating](tile, r, kind, 0)
+        if weighing == OTHERS or weighing == OTHERS_KEPT:
+            largest_e = <floating> tile.factor_hi[r]
+        weigh_lane(
+            weights_hi + k, weights_lo + k, sums_hi + k, sums_lo + k,
+            x[k] if weighing != OTHERS_KEPT else 0, companion[k] if has_companion else 0,
+            e[k] if has_e else 0, class_weights[i] if has_coefficients else 0, maximum,
+            largest_e, &params, kind, tile.share, tile.offset,
+            k >= counted if is_tail else True, weighing,
+        )
+
+
+cdef inline void weigh(
+    Tile *tile, Layout layout, Weighing weighing, Kind kind, floating type_tag
+) noexcept nogil:
+    """To the tile's distances, whatever is summed up there, and to its weights if there are any."""
+    cdef Py_ssize_t LANES = lanes_of[floating](0), outer, inner, last, counted
+    cdef Py_ssize_t vectors = inner_vectors[floating](tile, layout, 0)
+    cdef LaneSums weights, sums
+    cdef DoubleDouble sum
+    cdef const floating *x
+    cdef const floating *companion
+    cdef const floating *e
+    if layout == COLUMNS:
+        for inner in range(tile.padded):
+            tile.weights_hi[inner] = tile.weights_lo[inner] = 0
+            tile.distances_hi[inner] = tile.distances_lo[inner] = 0
+    for outer in range(outer_count(tile, layout)):
+        x = outer_place[floating](&tile.logits, outer, layout, 0)
+        companion = outer_place[floating](&tile.companion, outer, layout, 0)
+        e = outer_place[floating](&tile.exponentials, outer, layout, 0)
+        if layout == COLUMNS:
+            for inner in range(vectors):
+                weigh_vector(
+                    tile, tile.weights_hi + inner * LANES, tile.weights_lo + inner * LANES,
+                    tile.distances_hi + inner * LANES, tile.distances_lo + inner * LANES,
+                    x + inner * LANES, companion + inner * LANES, e + inner * LANES,
+                    inner * LANES, outer, 0, False, layout, weighing, kind,
+                )
+            continue
+        clear(&weights)
+        clear(&sums)
+        for inner in range(vectors):
+            weigh_vector(
+                tile, weights.hi, weights.lo, sums.hi, sums.lo, x + inner * LANES,
+                companion + inner * LANES, e + inner * LANES, outer, inner * LANES, 0, False,
+                layout, weighing, kind,
+            )
+        if tile.classes % LANES:
+            last = tile.classes - LANES
+            counted = LANES - tile.classes % LANES
+            weigh_vector(
+                tile, weights.hi, weights.lo, sums.hi, sums.lo, x + last, companion + last,
+                e + last, outer, last, counted, True, layout, weighing, kind,
+            )
+        sum = finished[floating](&sums, 0)
+        tile.distances_hi[outer] = sum.hi
+        tile.distances_lo[outer] = sum.lo
+        if weighing == BY_TARGETS or weighing == BY_OFFSETS:
+            sum = finished[floating](&weights, 0)
+            tile.weights_hi[outer] = sum.hi
+            tile.weights_lo[outer] = sum.lo
+
+
+# Results
+
+cdef inline floating value_of_lane(
+    const Tile *tile, const floating *x, const floating *companion, const floating *e,
+    const floating *class_weights, Py_ssize_t k, Py_ssize_t i, floating hi, floating lo,
+    floating other_hi, floating other_lo, const ExpParams *of_zero, Kind kind, Values values
+) noexcept nogil:
+    """`hi` and `lo` are the factor of the exponentials, the maximum and the logarithm of the sum,
+    or the sum of a vector-Jacobian product; `other_hi` and `other_lo` share and offset, both times
+    the scale, or 1 / T."""
+    if values == PROBABILITIES:
+        return scaled(e[k], hi, lo)
+    if values == LOG_PROBABILITIES:
+        return log_probability(x[k], hi, lo, other_hi, other_lo, kind)
+    if values == GRADS:
+        return multiply_add(
+            -class_weights[i], multiply_add(other_hi, companion[k], other_lo),
+            scaled(e[k], hi, lo),
+        )
+    if values == GRADS_OF_OFFSETS:
+        return multiply_add(-class_weights[i], other_lo, scaled(e[k], hi, lo))
+    return times_inverse(
+        product_difference(x[k], companion[k], hi, lo, of_zero, values == LOG_SOFTMAX_VJPS),
+        other_hi, other_lo,
+    )
+
+
+cdef inline void write_vector(
+    const Tile *tile, floating *y, const floating *x, const floating *companion,
+    const floating *e, Py_ssize_t row, Py_ssize_t first_class, const floating *hi,
+    const floating *lo, const floating *other_hi, const floating *other_lo,
+    const ExpParams *of_zero, Layout layout, Kind kind, Values values
+) noexcept nogil:
+    cdef Py_ssize_t k, r, i
+    for k in range(lanes_of[floating](0)):
+        r = row if layout == ROWS else row + k
+        i = first_class + k if layout == ROWS else first_class
+        y[k] = value_of_lane(
+            tile, x, companion, e, <const floating *> tile.class_weights, k, i, hi[r], lo[r],
+            other_hi[r], other_lo[r], of_zero, kind, values,
+        )
+
+
+cdef inline void write(
+    const Tile *tile, Layout layout, Kind kind, Values values, floating type_tag
+) noexcept nogil:
+    """The tile's results, which may lie where its logits or its companions do."""
+    cdef Py_ssize_t LANES = lanes_of[floating](0), outer, inner, r, row, first_class
+    cdef Py_ssize_t vectors = inner_vectors[floating](tile, layout, 0)
+    cdef Py_ssize_t last = tile.classes - LANES
+    cdef bint has_tail = layout == ROWS and tile.classes % LANES
+    cdef ExpParams of_zero = exp_params[floating](0, 1, False, 0)
+    cdef floating hi[MAX_ROWS]
+    cdef floating lo[MAX_ROWS]
+    cdef floating other_hi[MAX_ROWS]
+    cdef floating other_lo[MAX_ROWS]
+    cdef floating numbers[FLOAT_LANES]
+    cdef floating last_numbers[FLOAT_LANES]
+    cdef const floating *x
+    cdef const floating *companion
+    cdef const floating *e
+    cdef floating *y
+    for r in range(tile.padded):
+        if values == LOG_PROBABILITIES:
+            hi[r] = <floating> tile.maximum[r]
+            lo[r] = <floating> tile.log_sum[r]
+        else:
+            hi[r] = <floating> tile.factor_hi[r]
+            lo[r] = <floating> (
+                tile.factor_hi[r] - hi[r] if floating is float else tile.factor_lo[r]
+            )
+        if values == GRADS or values == GRADS_OF_OFFSETS:
+            other_hi[r] = <floating> (tile.share * tile.scale[r])
+            other_lo[r] = <floating> (tile.offset * tile.scale[r])
+        else:
+            other_hi[r] = in_type_of[floating](tile.inverse_hi, 0)[r]
+            other_lo[r] = in_type_of[floating](tile.inverse_lo, 0)[r]
+        if values == SOFTMAX_VJPS or values == LOG_SOFTMAX_VJPS:
+            lo[r] = value_or_zero(lo[r], is_finite(hi[r]))
+    for outer in range(outer_count(tile, layout)):
+        x = outer_place[floating](&tile.logits, outer, layout, 0)
+        companion = outer_place[floating](&tile.companion, outer, layout, 0)
+        e = outer_place[floating](&tile.exponentials, outer, layout, 0)
+        y = outer_place[floating](&tile.result, outer, layout, 0)
+        if has_tail:
+            write_vector(
+                tile, last_numbers, x + last, companion + last, e + last, outer, last, hi, lo,
+                other_hi, other_lo, &of_zero, layout, kind, values,
+            )
+        for inner in range(vectors):
+            row = outer if layout == ROWS else inner * LANES
+            first_class = inner * LANES if layout == ROWS else outer
+            write_vector(
+                tile, numbers, x + inner * LANES, companion + inner * LANES, e + inner * LANES,
+                row, first_class, hi, lo, other_hi, other_lo, &of_zero, layout, kind, values,
+            )
+            copy_lanes(numbers, y + inner * LANES)
+        if has_tail:
+            copy_lanes(last_numbers, y + last)
