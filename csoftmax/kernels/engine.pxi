@@ -493,6 +493,11 @@ cdef inline void gather_targets(
                 class_weights[i] = (<const floating *> job.loss.class_weights)[targets[i]]
 
 
+cdef inline void clear_weighted_sums(Tile *tile, npy_intp row) noexcept nogil:
+    tile.weights_hi[row] = tile.weights_lo[row] = 0
+    tile.distances_hi[row] = tile.distances_lo[row] = 0
+
+
 cdef inline void gather_operands(
     const Job *job, const Block *block, npy_intp begin, Tile *tile, floating type_tag
 ) noexcept nogil:
@@ -518,6 +523,7 @@ cdef inline void gather_operands(
         tile.maximum[row] = tile.target_logit[row] = 0.0
         tile.sum_hi[row] = 2.0
         tile.sum_lo[row] = 0.0
+        clear_weighted_sums(tile, row)
         tile.target[row] = -1
 
 
@@ -680,8 +686,7 @@ cdef void sum_tile(const Job *job, Tile *tile, floating type_tag) noexcept nogil
         weigh_of[floating](tile, job.layout, job.weighing, 0)
     elif has_indices(job):
         for r in range(tile.padded):
-            tile.weights_hi[r] = tile.weights_lo[r] = 0
-            tile.distances_hi[r] = tile.distances_lo[r] = 0
+            clear_weighted_sums(tile, r)
     if job.layout == ROWS:
         sum_rows[floating](tile, are_kept, job.takes_logarithm, 0)
     else:
@@ -940,6 +945,7 @@ cdef void sum_chunks(
             change_for_extreme(
                 <floating *> tile.logits.data, 1, count, start, &all.maximum, all.temperature
             )
+        clear_weighted_sums(&tile, 0)    # there may be none
         sum_tile[floating](job, &tile, 0)
         chunk = all.chunks + c
         chunk.weighted = weighted_sums_of_row(&tile, 0)

@@ -4,7 +4,6 @@ from cython cimport floating
 from cpython.float cimport PyFloat_Check
 from cpython.long cimport PyLong_AsLongAndOverflow, PyLong_AsLongLongAndOverflow, PyLong_Check
 from cpython.mem cimport PyMem_RawFree
-from cpython.ref cimport Py_INCREF
 from cpython.unicode cimport PyUnicode_CheckExact
 from libc.math cimport INFINITY, NAN, floor, frexp, ldexp, rint
 from libc.stdint cimport INT64_MIN, int64_t, uint16_t, uint32_t, uint64_t
