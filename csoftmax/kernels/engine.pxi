@@ -59,7 +59,7 @@ cdef enum:
     SPAN_OF_PAGES = 4
     PAGE_BYTES = 4096
     SLOTS = 3    # for copies: of logits, of companions, and of results or exponentials
-    LOCAL_BYTES = 3 * 4096 + 64    # of copies on a thread's stack: a host's may have 96 KiB
+    LOCAL_BYTES = 3 * 4096 + 64    # of copies on a thread's stack: a host's may have 128 KiB
 
 
 cdef struct Part:
@@ -1248,6 +1248,8 @@ cdef inline npy_intp rows_of_block(const Job *job, floating type_tag) noexcept n
     cdef npy_intp size = sizeof(floating), rows = MAX_ROWS
     cdef bint are_direct = True
     cdef int role
+    if job.path == PICKED:    # which have no tile
+        return NUMBERS_PER_SHARE
     if job.path != IN_ROWS:
         return job.rows_of_tile
     if chunks_of[floating](job.plan.n, 0) > 1:
@@ -1328,7 +1330,7 @@ cdef void over_groups(Job *job, floating type_tag) noexcept nogil:
     )
     if job.layout == ROWS and chunks_of[floating](n, 0) > 1:
         job.slot_bytes = CHUNK_BYTES + LANE_BYTES
-    if not needs_copies(job, sizeof(floating)):
+    if job.path == PICKED or not needs_copies(job, sizeof(floating)):
         job.slot_bytes = 0
     rows_of_share = max(1, NUMBERS_PER_SHARE // n // job.unit) * job.unit
     job.begin = 0
