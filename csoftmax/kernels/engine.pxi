@@ -732,10 +732,14 @@ cdef inline void write_in(
         write[floating](tile, layout, PLAIN, GRADS, 0)
     elif values == GRADS_OF_OFFSETS:
         write[floating](tile, layout, PLAIN, GRADS_OF_OFFSETS, 0)
-    elif values == SOFTMAX_VJPS:
+    elif values == SOFTMAX_VJPS and tile.kind == PLAIN:
         write[floating](tile, layout, PLAIN, SOFTMAX_VJPS, 0)
-    elif values == LOG_SOFTMAX_VJPS:
+    elif values == SOFTMAX_VJPS:
+        write[floating](tile, layout, GENERAL, SOFTMAX_VJPS, 0)
+    elif values == LOG_SOFTMAX_VJPS and tile.kind == PLAIN:
         write[floating](tile, layout, PLAIN, LOG_SOFTMAX_VJPS, 0)
+    elif values == LOG_SOFTMAX_VJPS:
+        write[floating](tile, layout, GENERAL, LOG_SOFTMAX_VJPS, 0)
 
 
 cdef void write_tile(const Job *job, Tile *tile, floating type_tag) noexcept nogil:

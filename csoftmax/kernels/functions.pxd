@@ -10,7 +10,7 @@ from libc.float cimport DBL_EPSILON
 from libc.math cimport NAN, fabs
 
 from csoftmax.kernels.arithmetic cimport (
-    GENERAL, DoubleDouble, ExpParams, dd_add, dd_mul, dd_reciprocal, dd_sum, exp_params,
+    GENERAL, PLAIN, DoubleDouble, ExpParams, dd_add, dd_mul, dd_reciprocal, dd_sum, exp_params,
     exponential, from_double,
 )
 from csoftmax.kernels.formulas cimport (
@@ -193,7 +193,10 @@ cdef inline void set_vjp(Tile *tile, floating type_tag) noexcept nogil:
     """The sums take the place of the factors."""
     cdef Py_ssize_t r
     cdef ExpParams params
+    tile.kind = PLAIN
     for r in range(tile.padded):
+        if tile.temperature[r] != 1:
+            tile.kind = GENERAL
         params = exp_params[floating](0, tile.temperature[r], True, 0)
         set_other_params[floating](tile, r, &params, 0)
         tile.factor_hi[r] = tile.distances_hi[r]

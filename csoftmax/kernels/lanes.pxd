@@ -9,7 +9,7 @@ from cython cimport floating
 from libc.math cimport INFINITY, fabs
 
 from csoftmax.kernels.arithmetic cimport (
-    DoubleDouble, from_double, multiply_add, two_sum, value_or_zero,
+    DoubleDouble, from_double, multiply_add, two_sum,
 )
 
 
@@ -126,14 +126,13 @@ cdef inline void add_term(
 cdef inline void add_product(
     double *hi, double *lo, double a, double b, floating type_tag
 ) noexcept nogil:
-    """a b, or nothing where a is 0, even if b is infinite or NaN."""
     cdef double product
     if floating is float:
-        hi[0] = multiply_add(a, value_or_zero(b, a != 0), hi[0])
+        hi[0] = multiply_add(a, b, hi[0])
     else:
-        product = value_or_zero(a * b, a != 0)
+        product = a * b
         add_term[floating](hi, lo, product, 0)
-        lo[0] += value_or_zero(multiply_add(a, b, -product), a != 0)
+        lo[0] += multiply_add(a, b, -product)
 
 
 cdef inline DoubleDouble finished(LaneSums *sums, floating type_tag) noexcept nogil:

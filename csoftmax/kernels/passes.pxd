@@ -492,21 +492,28 @@ cdef inline void weigh_lane(
     const ExpParams *params, Kind kind, double share, double offset, bint counts,
     Weighing weighing
 ) noexcept nogil:
-    """One number, unless it does not count: then its weight is 0."""
+    """One number, unless it does not count: then its weight is 0, and what has the weight 0 counts
+    nowhere, even if it is infinite or NaN."""
     cdef DoubleDouble weight
+    cdef double apart
     if weighing == BY_TARGETS or weighing == BY_OFFSETS:
         weight = coefficient[floating](companion, class_weight, share, offset, 0)
         weight.hi = value_or_zero(weight.hi, counts)
         weight.lo = value_or_zero(weight.lo, counts)
         add_term[floating](weights_hi, weights_lo, weight.hi, 0)
-        add_product[floating](sums_hi, sums_lo, weight.hi, distance(maximum, x), 0)
+        apart = value_or_zero(distance(maximum, x), weight.hi != 0)
+        add_product[floating](sums_hi, sums_lo, weight.hi, apart, 0)
         if floating is double:
             weights_lo[0] += weight.lo
-            sums_lo[0] += value_or_zero(weight.lo * distance(maximum, x), weight.hi != 0)
+            sums_lo[0] += weight.lo * apart
     elif weighing == BY_EXPONENTIALS:
-        add_product[floating](sums_hi, sums_lo, value_or_zero(e, counts), distance(maximum, x), 0)
+        e = value_or_zero(e, counts)
+        apart = value_or_zero(distance(maximum, x), e != 0)
+        add_product[floating](sums_hi, sums_lo, e, apart, 0)
     elif weighing == PROBABILITY_GRADS:
-        add_product[floating](sums_hi, sums_lo, value_or_zero(x, counts), companion, 0)
+        x = value_or_zero(x, counts)
+        companion = value_or_zero(companion, x != 0)
+        add_product[floating](sums_hi, sums_lo, x, companion, 0)
     elif weighing == LOG_PROBABILITY_GRADS:
         add_term[floating](
             sums_hi, sums_lo, value_or_zero(companion, counts & (x != -INFINITY)), 0
@@ -629,10 +636,8 @@ cdef inline floating value_of_lane(
         )
     if values == GRADS_OF_OFFSETS:
         return multiply_add(-class_weights[i], other_lo, scaled(e[k], hi, lo))
-    return times_inverse(
-        product_difference(x[k], companion[k], hi, lo, of_zero, values == LOG_SOFTMAX_VJPS),
-        other_hi, other_lo,
-    )
+    hi = product_difference(x[k], companion[k], hi, lo, of_zero, values == LOG_SOFTMAX_VJPS)
+    return hi if kind == PLAIN else times_inverse(hi, other_hi, other_lo)
 
 
 cdef inline void write_vector(
