@@ -10,6 +10,7 @@ import pytest
 import csoftmax
 
 from .every_function import bits
+from .exact import LONG
 from .functions import CALLS, operands_of
 
 DTYPES = (
@@ -157,3 +158,25 @@ def test_other_shapes_are_not_told_to_drop_an_axis():
         with pytest.raises(ValueError, match="does not broadcast") as error:
             csoftmax.softmax(np.ones((3, 5)), temperature=np.ones(shape))
         assert "drop" not in str(error.value)
+
+
+@pytest.mark.parametrize("temperature", [1e-31, 1e-100, 1e-290])
+def test_logits_as_small_as_the_temperature(temperature, limits):
+    """Their distances from the maximum are not rounded on the way."""
+    x = np.random.default_rng(0).normal(0, 30 * temperature, size=(200, 7))
+    z = x.astype(LONG) / LONG(temperature)
+    exact = np.exp(z - z.max(-1, keepdims=True))
+    exact /= exact.sum(-1, keepdims=True)
+    error = np.abs(csoftmax.softmax(x, temperature=temperature) - exact)
+    assert (error <= limits["softmax with temperature"] * np.spacing(exact.astype(float))).all()
+
+
+def test_gradient_of_the_smallest_logits(limits):
+    x = np.float32([1.5e-38, 7.8e-39])
+    grad = csoftmax.cross_entropy_value_and_grad(x, 0, temperature=1e-40)[1]
+    p = np.exp((x[1].astype(LONG) - x[0]) / LONG(1e-40))
+    exact = np.array([-p, p], LONG) / (1 + p) * LONG(1e40)
+    error = np.abs(grad - exact)
+    assert (
+        error <= limits["gradient with temperature"] * np.spacing(np.abs(exact).astype("f"))
+    ).all()

@@ -215,20 +215,23 @@ cdef void change_for_extreme(
     floating *x, npy_intp step, npy_intp n, npy_intp first, const Maximum *maximum,
     double temperature
 ) noexcept nogil:
-    """Logits from `first` on of a row that has this maximum."""
+    """Logits from `first` on of a row that has this maximum. It is taken off where it would become
+    too large; what underflows not in the end is then exact, as where a row is shifted."""
     cdef int exponent
-    cdef double power
+    cdef double power, left, shift = 0
     cdef bint is_chosen
     cdef npy_intp i
     if not is_finite(maximum.value) or not is_extreme(temperature):
         return
-    without_extreme[floating](temperature, &exponent, 0)
+    left = without_extreme[floating](temperature, &exponent, 0)
     power = ldexp(1.0, -exponent)
+    if not fabs(maximum.value * power / left) < largest_unshifted[floating](0):
+        shift = maximum.value
     for i in range(n):
         if exponent > 0:
             x[i * step] = <floating> (x[i * step] * power)
         elif exponent < 0:
-            x[i * step] = <floating> ((x[i * step] - maximum.value) * power)
+            x[i * step] = <floating> ((x[i * step] - shift) * power)
         else:
             is_chosen = x[i * step] > -INFINITY
             if temperature == 0:

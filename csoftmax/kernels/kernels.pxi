@@ -5,7 +5,7 @@ from cpython.float cimport PyFloat_Check
 from cpython.long cimport PyLong_AsLongAndOverflow, PyLong_AsLongLongAndOverflow, PyLong_Check
 from cpython.mem cimport PyMem_RawFree
 from cpython.unicode cimport PyUnicode_CheckExact
-from libc.math cimport INFINITY, NAN, floor, frexp, ldexp, rint
+from libc.math cimport INFINITY, NAN, fabs, floor, frexp, ldexp, rint
 from libc.stdint cimport INT64_MIN, int64_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport llabs
 from libc.string cimport memcpy, memset
@@ -20,8 +20,8 @@ from numpy cimport (
 
 from csoftmax.kernels.arithmetic cimport (
     GENERAL, LN2_HI_DOUBLE, LN2_LO_DOUBLE, LOG2_E, PLAIN, DoubleBits, DoubleDouble, ExpParams,
-    FloatBits, dd_add, dd_mul, exact_fma, exp_dd, exp_params, exponential, from_double, log_1p,
-    power_of_two, two_sum,
+    FloatBits, dd_add, dd_mul, exact_fma, exp_dd, exp_params, exponential, from_double,
+    largest_unshifted, log_1p, power_of_two, two_sum,
 )
 from csoftmax.kernels.formulas cimport (
     WeightedSums, binary_cross_entropy_of, from_higher, is_finite, sigmoid_of,
