@@ -412,7 +412,7 @@ class Losses:
             require(loss == 0, "a loss of 0")
         elif (self.losses == INF).any():
             require(loss == INF, "an infinite loss")
-        elif self.in_range.all() and self.losses.sum() <= MAX[F64]:
+        elif self.in_range.all() and max(self.losses.sum(), right) <= MAX[F64]:
             smallest = min(scale, scale * divisor) / self.largest_weights.max(initial=1)
             if not well_above_underflow(smallest, self.n * len(self.losses), self.dtype):
                 return
