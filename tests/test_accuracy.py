@@ -210,7 +210,7 @@ def test_two_equal_maxima(n, layout, dtype, build, limits):
     hold_rows(x, target, limits, layout)
 
 
-def test_a_maximum_above_the_guess(dtype, build, limits):
+def test_a_maximum_far_above_the_first_numbers(dtype, build, limits):
     """The first numbers say little of the others."""
     steps = [0.5, 3, 4.4, 4.5, 4.6, 5, 8, 30, 39.9, 40, 40.1, 100, 399.9, 400, 400.1, 1500]
     for n in (32, 64, 65, 100, 1000):
