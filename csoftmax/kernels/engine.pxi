@@ -300,10 +300,11 @@ cdef inline bint needs_copies(const Job *job, npy_intp size) noexcept nogil:
 
 
 cdef inline View view_of_part(
-    const Job *job, const Part *part, int role, floating type_tag
+    const Job *job, const Part *part, int role, npy_intp first, floating type_tag
 ) noexcept nogil:
+    """Classes from `first` on."""
     cdef View view
-    view.data = part.places[role]
+    view.data = part.places[role] + first * job.plan.stride[role]
     view.row_step = job.plan.strides[0][role] // <npy_intp> sizeof(floating)
     view.class_step = job.plan.stride[role] // <npy_intp> sizeof(floating)
     return view
@@ -368,9 +369,7 @@ cdef inline View loaded(
     cdef View view
     cdef npy_intp p
     if lies_right(job, role, sizeof(floating)):
-        view = view_of_part[floating](job, block.parts, role, 0)
-        view.data = <floating *> view.data + first * view.class_step
-        return view
+        return view_of_part[floating](job, block.parts, role, first, 0)
     view = view_of_copy[floating](job, copies, slot, block.rows, classes, 0)
     if job.layout == COLUMNS and block.rows < view.class_step:
         memset(view.data, 0, classes * view.class_step * sizeof(floating))
@@ -390,8 +389,7 @@ cdef inline void load_operands(
     if job.values == NO_VALUES:
         rows.result = view_of_copy[floating](job, copies, 2, block.rows, classes, 0)
     elif lies_right(job, RESULT, sizeof(floating)):
-        rows.result = view_of_part[floating](job, block.parts, RESULT, 0)
-        rows.result.data = <floating *> rows.result.data + first * rows.result.class_step
+        rows.result = view_of_part[floating](job, block.parts, RESULT, first, 0)
     elif lies_right(job, LOGITS, sizeof(floating)):
         rows.result = view_of_copy[floating](job, copies, 2, block.rows, classes, 0)
     else:
@@ -760,20 +758,18 @@ cdef inline bint has_nan_results(const Job *job, const Tile *tile, Py_ssize_t r)
     return tile.factor_hi[r] != tile.factor_hi[r]
 
 
-cdef inline void write_targets(
-    const Tile *tile, npy_intp first, floating type_tag
+cdef inline void write_target(
+    const Tile *tile, Py_ssize_t r, npy_intp first, floating type_tag
 ) noexcept nogil:
-    """The gradients of the targets, as far as they are among the classes from `first` on. A row
-    that doesn't count has none."""
-    cdef npy_intp step = tile.result.class_step, r, i
-    cdef floating *y
-    for r in range(tile.rows):
-        y = <floating *> tile.result.data + r * tile.result.row_step
-        if first <= tile.target[r] < first + tile.classes:
-            y[(tile.target[r] - first) * step] = <floating> tile.target_result[r]
-        elif tile.target[r] < 0:
-            for i in range(tile.classes):
-                y[i * step] = 0
+    """The gradient of a row's target, if it is among the classes from `first` on. A row that
+    doesn't count has none."""
+    cdef npy_intp step = tile.result.class_step, i
+    cdef floating *y = <floating *> tile.result.data + r * tile.result.row_step
+    if first <= tile.target[r] < first + tile.classes:
+        y[(tile.target[r] - first) * step] = <floating> tile.target_result[r]
+    elif tile.target[r] < 0:
+        for i in range(tile.classes):
+            y[i * step] = 0
 
 
 cdef void mend_row(
@@ -791,11 +787,7 @@ cdef void mend_row(
     cdef floating *y = <floating *> tile.result.data + r * tile.result.row_step
     cdef double left_out = -INFINITY if job.values == LOG_PROBABILITIES else 0.0
     cdef bint has_target = has_indices(job) and job.operation.has_grad
-    if has_target and tile.target[r] < 0:
-        for i in range(tile.classes):
-            y[i * step] = 0
-        return
-    if has_nan_results(job, tile, r):
+    if has_nan_results(job, tile, r) and not (has_target and tile.target[r] < 0):
         for i in range(tile.classes):
             if mask != NULL and not mask[i * mask_stride]:
                 y[i * step] = <floating> left_out
@@ -810,8 +802,8 @@ cdef void mend_row(
                 y[i * step] = <floating> (y[i * step] / tile.scale_at_end[r])
             else:
                 y[i * step] = <floating> (y[i * step] * tile.scale_at_end[r])
-    if has_target and first <= tile.target[r] < first + tile.classes:
-        y[(tile.target[r] - first) * step] = <floating> tile.target_result[r]
+    if has_target:
+        write_target[floating](tile, r, first, 0)
 
 
 cdef void mend_rows(
@@ -831,7 +823,8 @@ cdef void mend_rows(
     for r in range(tile.rows):
         is_any_nan |= has_nan_results(job, tile, r)
     if has_indices(job) and not is_any_scaled and not is_any_nan:
-        write_targets[floating](tile, first, 0)
+        for r in range(tile.rows):
+            write_target[floating](tile, r, first, 0)
         return
     if not is_any_nan and not is_any_scaled:
         return
