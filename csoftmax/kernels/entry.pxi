@@ -2,17 +2,15 @@
 
 There is one function for each family: row-wise functions, losses, vector-Jacobian products,
 elementwise functions. Each takes NumPy arrays of the types that are converted or computed with,
-numbers, and None. Where an argument is anything else, or wrong, it returns None: the Python layer
-says what is wrong, or converts it and calls again. Nothing is written before all is checked.
+numbers, and None. Where an argument is anything else, or wrong, the call is refused, and returns
+None: the Python layer says what is wrong, or converts it and calls again. Nothing is written before
+all is checked.
 """
 
-cdef extern from "numpy/arrayobject.h":    # not in Cython's declarations, or with another type
-    int NPY_HALF
-    ctypedef struct PyArray_Descr
-    PyArray_Descr *PyArray_DescrFromType(int)
-    ndarray PyArray_NewLikeArray(ndarray, NPY_ORDER, PyArray_Descr *, int)
+cdef extern from "numpy/arrayobject.h":
+    int NPY_HALF    # not in Cython's declarations
 
-cdef tuple NUMPY_NUMBERS = (np.floating, np.integer)
+cdef tuple NUMBERS = (float, int, np.floating, np.integer)
 cdef ndarray ONE_FLOAT = np.ones((), np.float32)
 cdef ndarray ONE_DOUBLE = np.ones((), np.float64)
 
@@ -21,39 +19,27 @@ cdef struct Call:
     Plan plan
     Operation operation
     LossTerms loss
-    Axes axes                 # of the logits
-    Axes row_axes             # those of them that are not the classes'
-    int type_number           # that is computed in
-    double temperature        # where it is one number
-    bint is_loss              # of rows; only then these two are set:
+    Axes axes                   # of the logits
+    Axes row_axes               # those of them that are not the classes'
+    int type_number             # that is computed in
+    bint is_refused             # Python has to look at an argument
+    PyObject *arrays[ROLES]     # that are read, but for what only the call sees
+    double temperature          # where it is one number
     double label_smoothing
     int64_t least_target
-    bint is_weighted          # by the classes
+    bint is_weighted            # by the classes
     bint is_summed
     bint is_mean
-    double divisor            # of the sum, and of the gradient
-    double sum                # divided
+    double divisor              # of the sum, and of the gradient
+    double sum                  # divided
 
 
 # Computing
 
-cdef void compute(const Call *call) noexcept nogil:
-    if call.operation.function >= SIGMOID:
-        if call.type_number == NPY_FLOAT:
-            over_numbers[float](call.operation.function, &call.plan, 0)
-        else:
-            over_numbers[double](call.operation.function, &call.plan, 0)
-    elif call.type_number == NPY_FLOAT:
-        over_rows[float](&call.operation, &call.plan, &call.loss, 0)
-    else:
-        over_rows[double](&call.operation, &call.plan, &call.loss, 0)
-
-
-cdef bint scan_targets(Call *call) noexcept nogil:
+cdef bint scan_targets(Call *call, floating type_tag) noexcept nogil:
     """Sets what a mean divides by: how many count, or the sum of their weights, which are added
     exactly, as there may be many small ones. False if an index is no class."""
     cdef const int64_t *target = <int64_t *> call.plan.data[TARGET]
-    cdef const char *class_weights = call.loss.class_weights
     cdef int64_t ignored = call.loss.ignore_index, least = call.least_target, index
     cdef npy_intp rows = call.plan.rows, classes = call.plan.n, count = 0, i
     cdef bint is_wrong = False, counts
@@ -69,10 +55,7 @@ cdef bint scan_targets(Call *call) noexcept nogil:
         for i in range(rows):
             index = target[i]    # once: another thread may change it
             if index != ignored and 0 <= index < classes:
-                sum = two_sum(
-                    weights.hi, (<const float *> class_weights)[index]
-                    if call.type_number == NPY_FLOAT else (<const double *> class_weights)[index],
-                )
+                sum = two_sum(weights.hi, (<const floating *> call.loss.class_weights)[index])
                 weights.hi = sum.hi
                 weights.lo += sum.lo
         call.divisor = weights.hi
@@ -81,63 +64,52 @@ cdef bint scan_targets(Call *call) noexcept nogil:
     return True
 
 
-cdef void add_up(Call *call, const char *losses) noexcept nogil:
-    """What is divided by 0 is NaN."""
-    if call.type_number == NPY_FLOAT:
-        call.sum = sum_of_numbers(<const float *> losses, call.plan.rows)
-    else:
-        call.sum = sum_of_numbers(<const double *> losses, call.plan.rows)
-    call.sum = call.sum / call.divisor if call.divisor != 0 else NAN
-
-
-cdef bint compute_all(Call *call) noexcept nogil:
+cdef bint compute(Call *call, floating type_tag) noexcept nogil:
     """False, and nothing is written, if a class index is wrong."""
     cdef npy_intp n = call.plan.n
+    cdef int summed = ROW_RESULT
     if call.is_mean:
         call.divisor = call.plan.rows
-    if call.plan.data[TARGET] != NULL and not scan_targets(call):
+    if call.plan.data[TARGET] != NULL and not scan_targets[floating](call, 0):
         return False
-    if call.is_loss:
-        call.loss.share = 1.0 - call.label_smoothing
-        call.loss.offset = call.label_smoothing / <double> n if n else 0
-        # The gradient of a mean over nothing is NaN where a row counts, with a weight of 0.
-        call.loss.scale = 1.0 / call.divisor if call.divisor != 0 else NAN
+    call.loss.share = 1.0 - call.label_smoothing
+    call.loss.offset = call.label_smoothing / <double> n if n else 0
+    # The gradient of a mean over nothing is NaN where a row counts, with a weight of 0.
+    call.loss.scale = 1.0 / call.divisor if call.divisor != 0 else NAN
     if n * call.plan.rows > 0:
         collapse(&call.plan)
-        compute(call)
+        if call.operation.function >= SIGMOID:
+            over_numbers[floating](call.operation.function, &call.plan, 0)
+        else:
+            over_rows[floating](&call.operation, &call.plan, &call.loss, 0)
     if call.is_summed:
-        add_up(call, call.plan.data[RESULT if call.operation.function >= SIGMOID else ROW_RESULT])
+        if call.operation.function >= SIGMOID:
+            summed = RESULT
+        call.sum = sum_of_numbers(<const floating *> call.plan.data[summed], call.plan.rows)
+        call.sum = call.sum / call.divisor if call.divisor != 0 else NAN
     return True
 
 
-cdef bint run(Call *call) except -1:
-    """Raised is what interrupted it."""
-    cdef uint64_t host = enter_environment()
-    cdef bint is_right
-    if max(call.plan.n, 1) * call.plan.rows < NUMBERS_PER_THREAD:
-        is_right = compute_all(call)    # too short to let other threads run
-    else:
-        with nogil:
-            is_right = compute_all(call)
-    csoftmax_set_environment(host)
-    raise_if_stopped()
-    return is_right
+cdef bint compute_in_its_type(Call *call) noexcept nogil:
+    if call.type_number == NPY_FLOAT:
+        return compute[float](call, 0)
+    return compute[double](call, 0)
 
 
 # Arrays
 
-cdef inline int computed_type(ndarray x) noexcept:
-    """The type that is computed in, or -1 if there is none: what a float holds exactly is float."""
-    cdef int number = PyArray_TYPE(x)
+cdef inline int computed_type(object x) noexcept:
+    """The type that an array is computed in: what a float holds exactly is float. -1 of an array of
+    another type, and of what is none."""
+    cdef int number
+    if not PyArray_CheckExact(x):
+        return -1
+    number = PyArray_TYPE(<ndarray> x)
     if number == NPY_FLOAT or number == NPY_DOUBLE:
         return number
     if number == NPY_HALF or NPY_BOOL <= number <= NPY_USHORT:
         return NPY_FLOAT
     return NPY_DOUBLE if NPY_INT <= number <= NPY_ULONGLONG else -1
-
-
-cdef inline bint is_computable(object x) noexcept:
-    return PyArray_CheckExact(x) and computed_type(x) >= 0
 
 
 cdef inline bint is_usable(ndarray x, int type_number) noexcept:
@@ -161,7 +133,11 @@ cdef object copy_quietly(ndarray to, ndarray source):
     cdef int number = PyArray_TYPE(source), flags = fetestexcept(FE_ALL_EXCEPT)
     cdef uint64_t host = enter_environment()
     try:
-        if number == PyArray_TYPE(to) or NPY_BOOL <= number <= NPY_ULONGLONG:    # no warnings
+        if PyArray_TYPE(to) == NPY_FLOAT and is_usable(source, NPY_HALF) and (
+            PyArray_IS_C_CONTIGUOUS(source) and PyArray_IS_C_CONTIGUOUS(to)
+        ):
+            widen(<uint16_t *> PyArray_BYTES(source), <float *> PyArray_BYTES(to), PyArray_SIZE(to))
+        elif number == PyArray_TYPE(to) or NPY_BOOL <= number <= NPY_ULONGLONG:    # no warnings
             PyArray_CopyInto(to, source)
         else:
             with np.errstate(all="ignore"):
@@ -174,15 +150,8 @@ cdef object copy_quietly(ndarray to, ndarray source):
 
 cdef ndarray converted(ndarray x, int type_number):
     """A copy in C order."""
-    cdef npy_intp numbers = PyArray_SIZE(x)
-    cdef ndarray copy = new_array(PyArray_NDIM(x), PyArray_DIMS(x), numbers, type_number)
-    cdef uint64_t host
-    if type_number == NPY_FLOAT and is_usable(x, NPY_HALF) and PyArray_IS_C_CONTIGUOUS(x):
-        host = enter_environment()
-        widen(<uint16_t *> PyArray_BYTES(x), <float *> PyArray_BYTES(copy), PyArray_SIZE(copy))
-        csoftmax_set_environment(host)
-    else:
-        copy_quietly(copy, x)
+    cdef ndarray copy = new_array(PyArray_NDIM(x), PyArray_DIMS(x), PyArray_SIZE(x), type_number)
+    copy_quietly(copy, x)
     return copy
 
 
@@ -191,7 +160,7 @@ cdef inline ndarray in_type(ndarray x, int type_number):
 
 
 cdef inline ndarray in_order(ndarray x, int type_number):
-    return PyArray_GETCONTIGUOUS(in_type(x, type_number))
+    return in_type(x, type_number) if PyArray_IS_C_CONTIGUOUS(x) else converted(x, type_number)
 
 
 # Arguments
@@ -224,60 +193,66 @@ cdef bint read_axes(Axes *axes, ndarray x, object axis) except -1:
     return True
 
 
-cdef bint start_call(Call *call, object logits, object axis) except -1:
+cdef bint start_call(Call *call, Function function, object logits, object axis) except -1:
     """With an array of a type that is computed with, along axes that it has; else False."""
-    if not is_computable(logits) or not read_axes(&call.axes, logits, axis):
-        return False
     call.type_number = computed_type(logits)
+    if call.type_number < 0 or not read_axes(&call.axes, logits, axis):
+        return False
     start_plan(&call.plan, &call.axes, &call.row_axes)
     memset(&call.operation, 0, sizeof(Operation))
+    memset(call.arrays, 0, sizeof(call.arrays))
+    call.operation.function = function
     call.loss.class_weights = NULL
-    call.is_loss = call.is_weighted = call.is_summed = call.is_mean = False
+    call.is_refused = call.is_weighted = call.is_summed = call.is_mean = False
+    call.label_smoothing = 0
     call.divisor = 1
     return True
 
 
-cdef ndarray read_operand(Call *call, int role, object x):
-    """In the type that is computed in. None for what is no array of numbers, doesn't broadcast to
-    the logits, or whose classes have several strides."""
+# What reads an argument returns what has to stay until the call is over. Where Python has to look
+# at the argument, the call is refused: what follows is done in vain then, and nothing is computed.
+
+cdef object read_operand(Call *call, int role, object x):
+    """An array that broadcasts to the logits: of bools for a mask, else in the type that is computed
+    in."""
+    cdef bint is_mask = role == COMPANION and call.operation.is_masked
     cdef ndarray array
-    if not is_computable(x):
+    if computed_type(x) < 0 or is_mask and PyArray_TYPE(<ndarray> x) != NPY_BOOL:
+        call.is_refused = True
         return None
-    array = in_type(x, call.type_number)
-    return array if set_operand(&call.plan, role, array, &call.axes) else None
+    array = in_type(x, NPY_BOOL if is_mask else call.type_number)
+    call.arrays[role] = <PyObject *> array
+    call.is_refused |= not set_operand(&call.plan, role, array, &call.axes)
+    return array
 
 
-cdef bint read_number(object x, double *number) except -1:
-    """Python's or NumPy's. False for others, and for an int that no float can hold."""
+cdef double number_of(object x) except? -1:
+    """NaN of what is no number of Python's or NumPy's, and of an int that no float can hold."""
     if type(x) is float:    # nearly always
-        number[0] = x
-        return True
-    if not (PyFloat_Check(x) or PyLong_Check(x) or isinstance(x, NUMPY_NUMBERS)):
-        return False
+        return x
     try:
-        number[0] = x
+        return x if isinstance(x, NUMBERS) else NAN
     except OverflowError:
-        return False
-    return True
+        return NAN
 
 
 cdef object read_temperature(Call *call, object temperature):
-    """What has to stay until the call is over, or None."""
-    cdef ndarray several
-    cdef double *numbers
-    cdef npy_intp i
-    if not is_computable(temperature):
-        call.plan.data[TEMPERATURE] = <char *> &call.temperature
+    """One number, or one for each row."""
+    cdef ndarray several = None
+    cdef double *numbers = &call.temperature
+    cdef npy_intp count = 1, i
+    if computed_type(temperature) < 0:
+        call.temperature = number_of(temperature)
+        call.plan.data[TEMPERATURE] = <char *> numbers
         call.plan.is_number[TEMPERATURE] = True
-        if not read_number(temperature, &call.temperature) or not call.temperature >= 0:
-            return None
-        return True
-    several = converted(temperature, NPY_DOUBLE)    # what has been checked can't be changed
-    numbers = <double *> PyArray_BYTES(several)
-    for i in range(PyArray_SIZE(several)):
-        if not numbers[i] >= 0:
-            return None
-    return several if set_operand(&call.plan, TEMPERATURE, several, &call.row_axes) else None
+    else:
+        several = converted(temperature, NPY_DOUBLE)    # what has been checked can't be changed
+        numbers = <double *> PyArray_BYTES(several)
+        count = PyArray_SIZE(several)
+        call.is_refused |= not set_operand(&call.plan, TEMPERATURE, several, &call.row_axes)
+    for i in range(count):
+        call.is_refused |= not numbers[i] >= 0
+    return several
 
 
 # Results
@@ -289,14 +264,6 @@ cdef inline char *end_of(ndarray x, int side) noexcept:
     for i in range(PyArray_NDIM(x)):
         end += side * max(0, side * (PyArray_DIM(x, i) - 1) * PyArray_STRIDE(x, i))
     return end
-
-
-cdef bint are_apart(ndarray x, ndarray out, bint or_one) noexcept:
-    """Or one: of a shape and type, with the same numbers at the same places."""
-    return x is None or end_of(x, 1) <= end_of(out, -1) or end_of(out, 1) <= end_of(x, -1) or (
-        or_one and PyArray_BYTES(x) == PyArray_BYTES(out)
-        and PyArray_CompareLists(PyArray_STRIDES(x), PyArray_STRIDES(out), PyArray_NDIM(out))
-    )
 
 
 cdef bint overlaps_itself(ndarray x) noexcept:
@@ -321,56 +288,56 @@ cdef bint can_be_out(object out, Axes *axes) noexcept:
     )
 
 
-cdef ndarray room_for_numbers(
-    Call *call, object out, object given, ndarray logits, ndarray read_together=None,
-    ndarray read_later=None, ndarray read_later_too=None,
-):
-    """Where results of the logits' shape are written first; None for an `out` that is wrong.
+cdef bint can_be_written(const Call *call, ndarray out) noexcept:
+    """Whether results may go to it at once: it has the type that is computed in, and nothing in its
+    memory is read after a result is written. The logits, and gradients of their shape, may be `out`
+    itself: their numbers are read before results take their place."""
+    cdef bint is_product = call.operation.function in (SOFTMAX_VJP, LOG_SOFTMAX_VJP)
+    cdef ndarray x
+    cdef int role
+    if not is_usable(out, call.type_number) or overlaps_itself(out):
+        return False
+    for role in range(ROLES):
+        if call.arrays[role] == NULL:
+            continue
+        x = <ndarray> call.arrays[role]
+        if (
+            (role == LOGITS or is_product) and PyArray_BYTES(x) == PyArray_BYTES(out)
+            and PyArray_CompareLists(PyArray_STRIDES(x), PyArray_STRIDES(out), PyArray_NDIM(out))
+        ):
+            continue
+        if end_of(out, -1) < end_of(x, 1) and end_of(x, -1) < end_of(out, 1):
+            return False
+    return True
+
+
+cdef ndarray room_for(Call *call, int role, Axes *axes, object out, object given):
+    """Where results are written first; None for an `out` that is wrong.
 
     Without `out` that is a new array, or the copy that the given logits were converted to. Else it
-    is `out` itself if it can be computed in, and nothing that is read later lies in its memory; the
-    logits, and what is read together with them, may be `out`, as numbers are read before their
-    results are written. If not, a new array in the order of `out`: bits depend on how rows lie.
+    is `out` itself, or a new array in the order of `out`: bits depend on how rows lie.
     """
-    cdef ndarray room
-    if logits is None:
+    cdef ndarray room = <ndarray> call.arrays[LOGITS]
+    call.is_refused |= out is not None and not can_be_out(out, axes)
+    if call.is_refused:
         return None
-    if out is None:
-        room = logits
-        if logits is given:
-            room = new_array(
-                call.axes.count, call.axes.lengths, call.plan.n * call.plan.rows, call.type_number
-            )
-    elif not can_be_out(out, &call.axes):
-        return None
-    elif (
-        is_usable(out, call.type_number)
-        and (PyArray_IS_C_CONTIGUOUS(<ndarray> out) or not overlaps_itself(out))
-        and are_apart(logits, out, True) and are_apart(read_together, out, True)
-        and are_apart(read_later, out, False) and are_apart(read_later_too, out, False)
-    ):
-        room = out
-    else:
-        room = PyArray_NewLikeArray(
-            out, NPY_KEEPORDER, PyArray_DescrFromType(call.type_number), False
+    if out is None and (role == ROW_RESULT or room is given):
+        room = new_array(
+            axes.count, axes.lengths, call.plan.rows * (call.plan.n if role == RESULT else 1),
+            call.type_number,
         )
-    return room if set_operand(&call.plan, RESULT, room, &call.axes) else None
-
-
-cdef ndarray room_for_rows(Call *call, object out, bint keepdims):
-    """A new array with one number for each row; None for an `out` that is wrong."""
-    cdef Axes *axes = &call.row_axes
-    cdef ndarray room
-    cdef int i
-    if keepdims:    # those of the logits, which are all set by now
-        axes = &call.axes
-        for i in range(axes.count):
-            axes.lengths[i] = 1 if axes.is_class[i] else axes.lengths[i]
-    if out is not None and not can_be_out(out, axes):
-        return None
-    room = new_array(axes.count, axes.lengths, call.plan.rows, call.type_number)
-    set_operand(&call.plan, ROW_RESULT, room, axes)
+    elif out is not None and role == RESULT and can_be_written(call, out):
+        room = out
+    elif out is not None:
+        room = np.empty_like(out, np.float32 if call.type_number == NPY_FLOAT else np.float64)
+    call.is_refused = not set_operand(&call.plan, role, room, axes)
+    if call.plan.n == 0:    # the logarithm of a sum of nothing; what else rows without a class have
+        PyArray_FillWithScalar(room, -INFINITY if call.operation.function == LOGSUMEXP else 0.0)
     return room
+
+
+cdef ndarray room_for_numbers(Call *call, object out, object given):
+    return room_for(call, RESULT, &call.axes, out, given)
 
 
 cdef inline object delivered(ndarray result, object out):
@@ -382,8 +349,23 @@ cdef inline object delivered(ndarray result, object out):
 
 
 cdef object computed(Call *call, ndarray result, object out):
-    """None if there is no room for it, or a class index is wrong. A sum or mean is in float64."""
-    if result is None or not run(call):
+    """None if the call is refused, or a class index is wrong. A sum or mean is in float64.
+
+    Raised is what interrupted it.
+    """
+    cdef uint64_t host
+    cdef bint is_right
+    if call.is_refused:
+        return None
+    host = enter_environment()
+    if max(call.plan.n, 1) * call.plan.rows < NUMBERS_PER_THREAD:
+        is_right = compute_in_its_type(call)    # too short to let other threads run
+    else:
+        with nogil:
+            is_right = compute_in_its_type(call)
+    csoftmax_set_environment(host)
+    raise_if_stopped()
+    if not is_right:
         return None
     return np.float64(call.sum) if call.is_summed else delivered(result, out)
 
@@ -395,27 +377,23 @@ cdef object rowwise(
     bint keepdims
 ):
     cdef Call call
-    cdef ndarray logits, result
-    if not start_call(&call, x, axis):
+    cdef Axes *axes = &call.row_axes
+    cdef ndarray result
+    cdef int i
+    if not start_call(&call, function, x, axis):
         return None
-    call.operation.function = function
-    call.operation.is_masked = where is not None
     temperature = read_temperature(&call, temperature)
     logits = read_operand(&call, LOGITS, x)
-    if temperature is None or logits is None:
-        return None
-    if where is not None and not (
-        PyArray_CheckExact(where) and PyArray_TYPE(<ndarray> where) == NPY_BOOL
-        and set_operand(&call.plan, COMPANION, where, &call.axes)
-    ):
-        return None
+    if where is not None:
+        call.operation.is_masked = True
+        where = read_operand(&call, COMPANION, where)
     if function == SOFTMAX or function == LOG_SOFTMAX:
-        result = room_for_numbers(&call, out, x, logits, None, where)
-    else:
-        result = room_for_rows(&call, out, keepdims)
-        if result is not None and call.plan.n == 0:    # log(0), of a sum of nothing; no class
-            PyArray_FillWithScalar(result, 0.0 if function == ENTROPY else -INFINITY)
-    return computed(&call, result, out)
+        return computed(&call, room_for_numbers(&call, out, x), out)
+    if keepdims:    # the logits' axes, which have been read
+        axes = &call.axes
+        for i in range(axes.count):
+            axes.lengths[i] = 1 if axes.is_class[i] else axes.lengths[i]
+    return computed(&call, room_for(&call, ROW_RESULT, axes, out, None), out)
 
 
 def softmax(x, axis, temperature, where, out):
@@ -440,17 +418,15 @@ cdef object product(
     Function function, object grad, object y, object axis, object temperature, object out
 ):
     cdef Call call
-    cdef ndarray y_array, grad_array
-    if not start_call(&call, y, axis) or not is_computable(grad) or not has_shape(grad, &call.axes):
+    if not start_call(&call, function, y, axis) or not (
+        computed_type(grad) >= 0 and has_shape(grad, &call.axes)
+    ):
         return None
     call.type_number = max(call.type_number, computed_type(grad))    # NPY_DOUBLE is the larger
-    call.operation.function = function
     temperature = read_temperature(&call, temperature)
-    y_array = read_operand(&call, LOGITS, y)
-    grad_array = read_operand(&call, COMPANION, grad)
-    if temperature is None or y_array is None or grad_array is None:
-        return None
-    return computed(&call, room_for_numbers(&call, out, y, y_array, grad_array), out)
+    logits = read_operand(&call, LOGITS, y)
+    grad = read_operand(&call, COMPANION, grad)
+    return computed(&call, room_for_numbers(&call, out, y), out)
 
 
 def softmax_vjp(grad, y, axis, temperature, out):
@@ -463,18 +439,19 @@ def log_softmax_vjp(grad, log_y, axis, temperature, out):
 
 # Losses
 
-cdef bint read_reduction(Call *call, object reduction) except -1:
+cdef void read_reduction(Call *call, object reduction) except *:
     if not PyUnicode_CheckExact(reduction):
-        return False
+        call.is_refused = True
+        return
     call.is_mean = reduction == "mean"
     call.is_summed = call.is_mean or reduction == "sum"
-    return call.is_summed or reduction == "none"
+    call.is_refused |= not call.is_summed and reduction != "none"
 
 
 def total(x):
     """The sum of an array's numbers, in float64; NumPy's own converts numbers one by one."""
     cdef Call call
-    start_call(&call, x, ())
+    start_call(&call, LOGSUMEXP, x, ())
     call.plan.n = 0    # nothing else is computed
     call.is_summed = True
     x = in_order(x, call.type_number)
@@ -482,39 +459,47 @@ def total(x):
     return computed(&call, x, None)
 
 
-cdef ndarray read_targets(Call *call, object target, bint is_nll):
-    """As they are computed with, or None. Sets the function."""
+cdef object read_targets(Call *call, object target, bint is_nll):
+    """Class indices or probabilities. Sets the function."""
     cdef ndarray indices
     if not PyArray_CheckExact(target):
+        call.is_refused = True
         return None
     if not is_nll and has_shape(target, &call.axes):
         call.operation.function = TARGETS_LOSS
-        return read_operand(call, COMPANION, target) if call.loss.ignore_index < 0 else None
-    if not PyArray_ISINTEGER(<ndarray> target):
+        call.is_refused |= call.loss.ignore_index >= 0
+        return read_operand(call, COMPANION, target)
+    call.is_refused |= not PyArray_ISINTEGER(<ndarray> target)
+    call.is_refused |= not has_shape(target, &call.row_axes)
+    if call.is_refused:
         return None
-    call.operation.function = NLL_LOSS if is_nll else CLASS_LOSS
+    call.operation.function = (
+        NLL_LOSS if is_nll else INDEX_LOSS if call.label_smoothing > 0 else CLASS_LOSS
+    )
     # Numbers too large for an int64 become negative, which ignore_index may be.
     call.least_target = 0 if PyArray_ISUNSIGNED(<ndarray> target) else INT64_MIN
     indices = in_order(target, NPY_INT64)
+    call.arrays[TARGET] = <PyObject *> indices
     set_operand(&call.plan, TARGET, indices, &call.row_axes)
-    return indices if has_shape(indices, &call.row_axes) else None
+    return indices
 
 
-cdef ndarray read_class_weights(Call *call, object weight):
-    """One for each class, or None."""
-    cdef ndarray class_weights
+cdef object read_class_weights(Call *call, object weight):
+    """One for each class."""
+    cdef ndarray weights
     call.is_weighted = weight is not None
     if weight is None:
-        class_weights = new_array(1, &call.plan.n, call.plan.n, call.type_number)
-        PyArray_FillWithScalar(class_weights, 1.0)
-    elif is_computable(weight):
-        class_weights = in_order(weight, call.type_number)
-        if PyArray_NDIM(class_weights) != 1 or PyArray_DIM(class_weights, 0) != call.plan.n:
-            return None
+        weights = new_array(1, &call.plan.n, call.plan.n, call.type_number)
+        PyArray_FillWithScalar(weights, 1.0)
+    elif computed_type(weight) >= 0:
+        weights = in_order(weight, call.type_number)
+        call.is_refused |= PyArray_NDIM(weights) != 1 or PyArray_DIM(weights, 0) != call.plan.n
     else:
+        call.is_refused = True
         return None
-    call.loss.class_weights = PyArray_BYTES(class_weights)
-    return class_weights
+    call.arrays[WEIGHT] = <PyObject *> weights
+    call.loss.class_weights = PyArray_BYTES(weights)
+    return weights
 
 
 cpdef cross_entropy(
@@ -524,37 +509,28 @@ cpdef cross_entropy(
     """The loss, or with `has_grad` the loss and the gradient. A given divisor is what the gradient
     of losses that are not reduced is divided by."""
     cdef Call call
-    cdef ndarray x, losses, grad = None
+    cdef ndarray losses, grad = None
     cdef int overflow
     if type(axis) is not int or type(ignore_index) is not int or not (
-        start_call(&call, logits, axis) and read_reduction(&call, reduction)
-        and read_number(label_smoothing, &call.label_smoothing) and 0 <= call.label_smoothing <= 1
+        start_call(&call, CLASS_LOSS, logits, axis)
     ):
         return None
-    call.is_loss = True
     call.loss.ignore_index = PyLong_AsLongLongAndOverflow(ignore_index, &overflow)
+    call.label_smoothing = number_of(label_smoothing)
+    call.is_refused |= overflow or not 0 <= call.label_smoothing <= 1
+    read_reduction(&call, reduction)
     temperature = read_temperature(&call, temperature)
     x = read_operand(&call, LOGITS, logits)
     target = read_targets(&call, target, is_nll)
-    if overflow or temperature is None or x is None or target is None:
-        return None
-    if call.operation.function == CLASS_LOSS and call.label_smoothing > 0:
-        call.operation.function = INDEX_LOSS
     # Where all classes count, their weights are an array in any case.
     if weight is not None or call.operation.function in (INDEX_LOSS, TARGETS_LOSS):
         weight = read_class_weights(&call, weight)
-        if weight is None:
-            return None
     if divisor is not None:
         call.divisor = divisor
-    losses = room_for_rows(&call, None, False)
+    losses = room_for(&call, ROW_RESULT, &call.row_axes, None, None)
     if has_grad:
         call.operation.has_grad = True
-        grad = room_for_numbers(&call, out, logits, x, None, target, weight)
-        if grad is None:
-            return None
-    if call.plan.n == 0:
-        PyArray_FillWithScalar(losses, 0.0)
+        grad = room_for_numbers(&call, out, logits)
     value = computed(&call, losses, None)
     return (value, delivered(grad, out)) if has_grad and value is not None else value
 
@@ -569,12 +545,10 @@ def nll_loss(log_probs, target, axis, weight, ignore_index, reduction):
 
 cdef object elementwise(Function function, object x, object out):
     cdef Call call
-    cdef ndarray numbers
-    if not start_call(&call, x, ()):
+    if not start_call(&call, function, x, ()):
         return None
-    call.operation.function = function
     numbers = read_operand(&call, LOGITS, x)
-    return computed(&call, room_for_numbers(&call, out, x, numbers), out)
+    return computed(&call, room_for_numbers(&call, out, x), out)
 
 
 def sigmoid(x, out):
@@ -591,25 +565,16 @@ def log_1p_of(x):
     return elementwise(LOG_1P, x, None)
 
 
-cdef ndarray read_weight(Call *call, int role, object weight):
-    """None for what is none."""
-    if weight is None:
-        weight = ONE_FLOAT if call.type_number == NPY_FLOAT else ONE_DOUBLE
-    return read_operand(call, role, weight)
-
-
 def binary_cross_entropy(logits, target, weight, pos_weight, reduction):
     cdef Call call
-    cdef ndarray x
-    if not start_call(&call, logits, ()) or not read_reduction(&call, reduction):
+    if not start_call(&call, BINARY_CROSS_ENTROPY, logits, ()) or not (
+        PyArray_CheckExact(target) and has_shape(target, &call.axes)
+    ):
         return None
-    if not is_computable(target) or not has_shape(target, &call.axes):
-        return None
-    call.operation.function = BINARY_CROSS_ENTROPY
+    one = ONE_FLOAT if call.type_number == NPY_FLOAT else ONE_DOUBLE
+    read_reduction(&call, reduction)
     x = read_operand(&call, LOGITS, logits)
     target = read_operand(&call, COMPANION, target)
-    weight = read_weight(&call, WEIGHT, weight)
-    pos_weight = read_weight(&call, POS_WEIGHT, pos_weight)
-    if x is None or target is None or weight is None or pos_weight is None:
-        return None
-    return computed(&call, room_for_numbers(&call, None, logits, x), None)
+    weight = read_operand(&call, WEIGHT, one if weight is None else weight)
+    pos_weight = read_operand(&call, POS_WEIGHT, one if pos_weight is None else pos_weight)
+    return computed(&call, room_for_numbers(&call, None, logits), None)

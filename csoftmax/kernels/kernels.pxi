@@ -1,18 +1,17 @@
 """The whole of one build: each instruction set's module consists of this."""
 
 from cython cimport floating
-from cpython.float cimport PyFloat_Check
-from cpython.long cimport PyLong_AsLongAndOverflow, PyLong_AsLongLongAndOverflow, PyLong_Check
+from cpython.long cimport PyLong_AsLongAndOverflow, PyLong_AsLongLongAndOverflow
 from cpython.mem cimport PyMem_RawFree
+from cpython.object cimport PyObject
 from cpython.unicode cimport PyUnicode_CheckExact
 from libc.math cimport INFINITY, NAN, fabs, floor, frexp, ldexp, rint
 from libc.stdint cimport INT64_MIN, int64_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport llabs
 from libc.string cimport memcpy, memset
 from numpy cimport (
-    NPY_BOOL, NPY_DOUBLE, NPY_FLOAT, NPY_INT, NPY_INT64, NPY_KEEPORDER, NPY_ORDER, NPY_ULONGLONG,
-    NPY_USHORT, PyArray_BYTES, PyArray_CheckExact, PyArray_CompareLists, PyArray_CopyInto,
-    PyArray_DIM, PyArray_DIMS, PyArray_FillWithScalar, PyArray_GETCONTIGUOUS,
+    NPY_BOOL, NPY_DOUBLE, NPY_FLOAT, NPY_INT, NPY_INT64, NPY_ULONGLONG, NPY_USHORT, PyArray_BYTES, PyArray_CheckExact, PyArray_CompareLists, PyArray_CopyInto,
+    PyArray_DIM, PyArray_DIMS, PyArray_FillWithScalar,
     PyArray_IS_C_CONTIGUOUS, PyArray_ISBEHAVED_RO, PyArray_ISFLOAT, PyArray_ISINTEGER,
     PyArray_ISUNSIGNED, PyArray_ISWRITEABLE, PyArray_ITEMSIZE, PyArray_NDIM, PyArray_SIZE,
     PyArray_STRIDE, PyArray_STRIDES, PyArray_TYPE, import_array, ndarray, npy_intp,
