@@ -8,7 +8,7 @@ above. There may be as many levels as NumPy has dimensions.
 """
 
 from libc.string cimport memset
-from numpy cimport PyArray_BYTES, PyArray_DIM, PyArray_NDIM, PyArray_STRIDE, ndarray, npy_intp
+from numpy cimport ndarray, npy_intp
 
 
 cdef enum:
@@ -62,14 +62,13 @@ cdef inline void start_plan(Plan *plan, const Axes *axes, Axes *row_axes) noexce
     memset(plan.data, 0, sizeof(plan.data))
     memset(plan.stride, 0, sizeof(plan.stride))
     plan.shape[0] = 1    # of a single row
-    memset(plan.strides[0], 0, sizeof(plan.strides[0]))
+    memset(plan.strides, 0, max(axes.count, 1) * sizeof(plan.strides[0]))
     for i in range(axes.count - 1, -1, -1):
         if axes.is_class[i]:
             plan.n *= axes.lengths[i]
         elif axes.lengths[i] != 1:
             plan.rows *= axes.lengths[i]
             plan.shape[plan.levels] = axes.lengths[i]
-            memset(plan.strides[plan.levels], 0, sizeof(plan.strides[0]))
             plan.levels += 1
     plan.levels = max(plan.levels, 1)
 
@@ -77,18 +76,18 @@ cdef inline void start_plan(Plan *plan, const Axes *axes, Axes *row_axes) noexce
 cdef inline bint set_operand(Plan *plan, int role, ndarray x, const Axes *axes) noexcept:
     """An array that broadcasts to these axes, the plan's or those of its rows. False if it doesn't,
     or if the axes of the classes are not steps of one stride."""
-    cdef int missing = axes.count - PyArray_NDIM(x), level = 0, i
+    cdef int missing = axes.count - x.ndim, level = 0, i
     cdef npy_intp stride, classes = 1
     if missing < 0:
         return False
-    plan.data[role] = PyArray_BYTES(x)
-    plan.is_number[role] = PyArray_NDIM(x) == 0
+    plan.data[role] = x.data
+    plan.is_number[role] = x.ndim == 0
     for i in range(axes.count - 1, -1, -1):
         stride = 0
-        if i >= missing and PyArray_DIM(x, i - missing) != 1:
-            if PyArray_DIM(x, i - missing) != axes.lengths[i]:
+        if i >= missing and x.shape[i - missing] != 1:
+            if x.shape[i - missing] != axes.lengths[i]:
                 return False
-            stride = PyArray_STRIDE(x, i - missing)
+            stride = x.strides[i - missing]
         if axes.lengths[i] == 1:
             continue
         if not axes.is_class[i]:
@@ -128,7 +127,8 @@ cdef inline bint is_one_level(const Plan *plan, int inner, int outer) noexcept n
 
 
 cdef inline void collapse(Plan *plan) noexcept nogil:
-    """Levels in the order of memory, neighbours as one where every operand allows it."""
+    """Levels in the order of memory, neighbours as one where every operand allows it. There must be
+    rows."""
     cdef int level, place, last = 0
     for level in range(1, plan.levels):
         place = level
@@ -142,9 +142,7 @@ cdef inline void collapse(Plan *plan) noexcept nogil:
             last += 1
             swap_levels(plan, level, last)
     plan.levels = last + 1
-    plan.groups = 1
-    for level in range(1, plan.levels):
-        plan.groups *= plan.shape[level]
+    plan.groups = plan.rows // plan.shape[0]
 
 
 cdef inline void locate(
