@@ -160,17 +160,17 @@ def get_num_threads():
     >>> csoftmax.get_num_threads() >= 1
     True
     """
-    return kernels.get_num_threads()
+    return kernels.thread_state()["threads"]
 
 
 def threads_in_use():
     """What `show_config` says of threads."""
-    openmp_limit, helpers, helpers_pay = kernels.thread_state()
+    state = kernels.thread_state()
     return {
-        "num_threads": get_num_threads(),
-        "num_threads_from": "OpenMP" if openmp_limit < own_limit else source,
-        "helper_threads": helpers,
-        "helpers_pay": helpers_pay,
+        "num_threads": state["threads"],
+        "num_threads_from": "OpenMP" if state["openmp_limit"] < own_limit else source,
+        "helper_threads": state["helpers"],
+        "helpers_pay": state["helpers_pay"],
     }
 
 

@@ -61,10 +61,10 @@ WAYS = {
 }
 kernels.ask_always(True)
 for name, call in WAYS.items():
-    before = kernels.number_of_calls_helped()
+    before = kernels.thread_state()["calls_helped"]
     def is_helped():
         call()
-        return kernels.number_of_calls_helped() > before
+        return kernels.thread_state()["calls_helped"] > before
     assert until(is_helped), name
 """
 
@@ -139,7 +139,7 @@ AS_THREADS_OF_THE_SYSTEM = """
 import signal
 x = logits(400, 1000)
 kernels.ask_always(True)
-assert until(lambda: csoftmax.softmax(x) is not None and kernels.number_of_calls_helped() > 0)
+assert until(lambda: csoftmax.softmax(x) is not None and kernels.thread_state()["calls_helped"] > 0)
 # The call may be over before the second helper has begun, and given itself a name.
 assert until(lambda: len(threads_of_helpers()) == helpers() == 2), threads_of_helpers()
 helpers_threads = threads_of_helpers()

@@ -56,10 +56,10 @@ def have_helpers():
     assert csoftmax.get_num_threads() == 2
     config = csoftmax.show_config("dicts")
     assert config["helper_threads"] == 0, config
-    helped = csoftmax._dispatch.kernels.number_of_calls_helped()
+    helped = csoftmax._dispatch.kernels.thread_state()["calls_helped"]
     compute_and_compare()
     assert csoftmax.show_config("dicts")["helper_threads"] == 1
-    assert csoftmax._dispatch.kernels.number_of_calls_helped() > helped
+    assert csoftmax._dispatch.kernels.thread_state()["calls_helped"] > helped
 assert in_child(have_helpers)
 assert csoftmax.show_config("dicts")["helper_threads"] == 1
 """

@@ -100,18 +100,14 @@ def set_thread_limit_here(int limit):
     return before
 
 
-def get_num_threads():
-    return threads_of_call()
-
-
 def thread_state():
-    """OpenMP's limit; how many helpers there are; whether the next call would ask them."""
-    return openmp_limit(), load(&helper_count), bool(helpers_pay())
-
-
-def number_of_calls_helped():
-    """By a thread other than the caller's, for tests that want to see some."""
-    return load(&calls_helped)
+    return {
+        "threads": threads_of_call(),    # of the next call that has enough to do for them
+        "openmp_limit": openmp_limit(),
+        "helpers": load(&helper_count),
+        "helpers_pay": bool(helpers_pay()),    # whether that call would ask them
+        "calls_helped": load(&calls_helped),    # by a thread other than the caller's
+    }
 
 
 def ask_always(bint wanted):
