@@ -128,9 +128,24 @@ cdef inline ndarray new_array(int axes, npy_intp *lengths, npy_intp numbers, int
     return new_result(axes, lengths, type_number, size * numbers)
 
 
+cdef class quiet:
+    """Arithmetic of NumPy's without its warnings, and without the flags that it leaves."""
+    cdef int flags
+    cdef object errstate
+
+    def __enter__(self):
+        self.flags = fetestexcept(FE_ALL_EXCEPT)
+        self.errstate = np.errstate(all="ignore")
+        self.errstate.__enter__()
+
+    def __exit__(self, *error):
+        self.errstate.__exit__(*error)
+        feclearexcept(FE_ALL_EXCEPT & ~self.flags)    # of all units: float16 sets the x87's
+
+
 cdef object copy_quietly(ndarray to, ndarray source):
-    """With a cast, of which neither warnings nor floating-point flags are left."""
-    cdef int number = PyArray_TYPE(source), flags = fetestexcept(FE_ALL_EXCEPT)
+    """With a cast."""
+    cdef int number = PyArray_TYPE(source)
     cdef uint64_t host = enter_environment()
     try:
         if PyArray_TYPE(to) == NPY_FLOAT and is_usable(source, NPY_HALF) and (
@@ -140,12 +155,10 @@ cdef object copy_quietly(ndarray to, ndarray source):
         elif number == PyArray_TYPE(to) or NPY_BOOL <= number <= NPY_ULONGLONG:    # no warnings
             PyArray_CopyInto(to, source)
         else:
-            with np.errstate(all="ignore"):
+            with quiet():
                 PyArray_CopyInto(to, source)
     finally:
         csoftmax_set_environment(host)
-        if fetestexcept(FE_ALL_EXCEPT) != flags:    # float16 sets those of the x87
-            feclearexcept(FE_ALL_EXCEPT & ~flags)
 
 
 cdef ndarray converted(ndarray x, int type_number):

@@ -79,16 +79,6 @@ def keep_memory(size_t limit):
     return bool(CSOFTMAX_KEEPS_MEMORY)
 
 
-def float_flags():
-    """Of all units: NumPy raises those of float16 in the x87."""
-    return fetestexcept(FE_ALL_EXCEPT)
-
-
-def restore_float_flags(int flags):
-    """Clear all others."""
-    feclearexcept(FE_ALL_EXCEPT & ~flags)
-
-
 def set_thread_limit(int limit):
     store(&thread_limit, limit)
 
