@@ -7,9 +7,6 @@ None: the Python layer says what is wrong, or converts it and calls again. Nothi
 all is checked.
 """
 
-cdef extern from "numpy/arrayobject.h":
-    int NPY_HALF    # not in Cython's declarations
-
 cdef tuple NUMBERS = (float, int, np.floating, np.integer)
 cdef ndarray ONE_FLOAT = np.ones((), np.float32)
 cdef ndarray ONE_DOUBLE = np.ones((), np.float64)
@@ -107,7 +104,7 @@ cdef inline int computed_type(object x) noexcept:
     number = PyArray_TYPE(<ndarray> x)
     if number == NPY_FLOAT or number == NPY_DOUBLE:
         return number
-    if number == NPY_HALF or NPY_BOOL <= number <= NPY_USHORT:
+    if number == NPY_FLOAT16 or NPY_BOOL <= number <= NPY_USHORT:
         return NPY_FLOAT
     return NPY_DOUBLE if NPY_INT <= number <= NPY_ULONGLONG else -1
 
@@ -118,8 +115,8 @@ cdef inline bint is_usable(ndarray x, int type_number) noexcept:
 
 
 cdef inline bint has_shape(ndarray x, Axes *axes) noexcept:
-    return PyArray_NDIM(x) == axes.count and PyArray_CompareLists(
-        PyArray_DIMS(x), axes.lengths, axes.count
+    return x.ndim == axes.count and PyArray_CompareLists(
+        x.shape, axes.lengths, axes.count
     )
 
 
@@ -148,10 +145,10 @@ cdef object copy_quietly(ndarray to, ndarray source):
     cdef int number = PyArray_TYPE(source)
     cdef uint64_t host = enter_environment()
     try:
-        if PyArray_TYPE(to) == NPY_FLOAT and is_usable(source, NPY_HALF) and (
+        if PyArray_TYPE(to) == NPY_FLOAT and is_usable(source, NPY_FLOAT16) and (
             PyArray_IS_C_CONTIGUOUS(source) and PyArray_IS_C_CONTIGUOUS(to)
         ):
-            widen(<uint16_t *> PyArray_BYTES(source), <float *> PyArray_BYTES(to), PyArray_SIZE(to))
+            widen(<uint16_t *> source.data, <float *> to.data, to.size)
         elif number == PyArray_TYPE(to) or NPY_BOOL <= number <= NPY_ULONGLONG:    # no warnings
             PyArray_CopyInto(to, source)
         else:
@@ -163,17 +160,15 @@ cdef object copy_quietly(ndarray to, ndarray source):
 
 cdef ndarray converted(ndarray x, int type_number):
     """A copy in C order."""
-    cdef ndarray copy = new_array(PyArray_NDIM(x), PyArray_DIMS(x), PyArray_SIZE(x), type_number)
+    cdef ndarray copy = new_array(x.ndim, x.shape, x.size, type_number)
     copy_quietly(copy, x)
     return copy
 
 
-cdef inline ndarray in_type(ndarray x, int type_number):
-    return x if is_usable(x, type_number) else converted(x, type_number)
-
-
-cdef inline ndarray in_order(ndarray x, int type_number):
-    return in_type(x, type_number) if PyArray_IS_C_CONTIGUOUS(x) else converted(x, type_number)
+cdef inline ndarray in_type(ndarray x, int type_number, bint in_order=False):
+    if is_usable(x, type_number) and (not in_order or PyArray_IS_C_CONTIGUOUS(x)):
+        return x
+    return converted(x, type_number)
 
 
 # Arguments
@@ -188,9 +183,9 @@ cdef bint read_axes(Axes *axes, ndarray x, object axis) except -1:
     cdef object one
     cdef int overflow
     cdef long at
-    axes.count = PyArray_NDIM(x)
+    axes.count = x.ndim
     for i in range(axes.count):
-        axes.lengths[i] = PyArray_DIM(x, i)
+        axes.lengths[i] = x.shape[i]
         axes.is_class[i] = axis is None
     for i in range(named):
         one = (<tuple> axis)[i] if is_tuple else axis
@@ -226,8 +221,7 @@ cdef bint start_call(Call *call, Function function, object logits, object axis) 
 # at the argument, the call is refused: what follows is done in vain then, and nothing is computed.
 
 cdef object read_operand(Call *call, int role, object x):
-    """An array that broadcasts to the logits: of bools for a mask, else in the type that is computed
-    in."""
+    """An array that broadcasts to the logits, in the type that is computed in; a mask in bools."""
     cdef bint is_mask = role == COMPANION and call.operation.is_masked
     cdef ndarray array
     if computed_type(x) < 0 or is_mask and PyArray_TYPE(<ndarray> x) != NPY_BOOL:
@@ -260,8 +254,8 @@ cdef object read_temperature(Call *call, object temperature):
         call.plan.is_number[TEMPERATURE] = True
     else:
         several = converted(temperature, NPY_DOUBLE)    # what has been checked can't be changed
-        numbers = <double *> PyArray_BYTES(several)
-        count = PyArray_SIZE(several)
+        numbers = <double *> several.data
+        count = several.size
         call.is_refused |= not set_operand(&call.plan, TEMPERATURE, several, &call.row_axes)
     for i in range(count):
         call.is_refused |= not numbers[i] >= 0
@@ -272,10 +266,10 @@ cdef object read_temperature(Call *call, object temperature):
 
 cdef inline char *end_of(ndarray x, int side) noexcept:
     """Where the memory of its numbers begins (-1), or ends (1)."""
-    cdef char *end = PyArray_BYTES(x) + (PyArray_ITEMSIZE(x) if side > 0 else 0)
+    cdef char *end = x.data + (PyArray_ITEMSIZE(x) if side > 0 else 0)
     cdef int i
-    for i in range(PyArray_NDIM(x)):
-        end += side * max(0, side * (PyArray_DIM(x, i) - 1) * PyArray_STRIDE(x, i))
+    for i in range(x.ndim):
+        end += side * max(0, side * (x.shape[i] - 1) * x.strides[i])
     return end
 
 
@@ -283,12 +277,12 @@ cdef bint overlaps_itself(ndarray x) noexcept:
     """Unless every stride leads over all that smaller ones reach."""
     cdef npy_intp reach
     cdef int i, j
-    for i in range(PyArray_NDIM(x)):
+    for i in range(x.ndim):
         reach = PyArray_ITEMSIZE(x)
-        for j in range(PyArray_NDIM(x)):
-            if j != i and llabs(PyArray_STRIDE(x, j)) <= llabs(PyArray_STRIDE(x, i)):
-                reach += (PyArray_DIM(x, j) - 1) * llabs(PyArray_STRIDE(x, j))
-        if PyArray_DIM(x, i) > 1 and llabs(PyArray_STRIDE(x, i)) < reach:
+        for j in range(x.ndim):
+            if j != i and llabs(x.strides[j]) <= llabs(x.strides[i]):
+                reach += (x.shape[j] - 1) * llabs(x.strides[j])
+        if x.shape[i] > 1 and llabs(x.strides[i]) < reach:
             return True
     return False
 
@@ -315,8 +309,8 @@ cdef bint can_be_written(const Call *call, ndarray out) noexcept:
             continue
         x = <ndarray> call.arrays[role]
         if (
-            (role == LOGITS or is_product) and PyArray_BYTES(x) == PyArray_BYTES(out)
-            and PyArray_CompareLists(PyArray_STRIDES(x), PyArray_STRIDES(out), PyArray_NDIM(out))
+            (role == LOGITS or is_product) and x.data == out.data
+            and PyArray_CompareLists(x.strides, out.strides, out.ndim)
         ):
             continue
         if end_of(out, -1) < end_of(x, 1) and end_of(x, -1) < end_of(out, 1):
@@ -324,22 +318,25 @@ cdef bint can_be_written(const Call *call, ndarray out) noexcept:
     return True
 
 
-cdef ndarray room_for(Call *call, int role, Axes *axes, object out, object given):
+cdef ndarray room_for(Call *call, int role, object out, object given):
     """Where results are written first; None for an `out` that is wrong.
 
     Without `out` that is a new array, or the copy that the given logits were converted to. Else it
     is `out` itself, or a new array in the order of `out`: bits depend on how rows lie.
     """
-    cdef ndarray room = <ndarray> call.arrays[LOGITS]
+    cdef bint is_of_rows = role == ROW_RESULT
+    cdef Axes *axes = &call.row_axes if is_of_rows else &call.axes
+    cdef ndarray room
     call.is_refused |= out is not None and not can_be_out(out, axes)
     if call.is_refused:
         return None
-    if out is None and (role == ROW_RESULT or room is given):
+    room = <ndarray> call.arrays[LOGITS]
+    if out is None and (is_of_rows or room is given):
         room = new_array(
-            axes.count, axes.lengths, call.plan.rows * (call.plan.n if role == RESULT else 1),
+            axes.count, axes.lengths, call.plan.rows * (1 if is_of_rows else call.plan.n),
             call.type_number,
         )
-    elif out is not None and role == RESULT and can_be_written(call, out):
+    elif out is not None and not is_of_rows and can_be_written(call, out):
         room = out
     elif out is not None:
         room = np.empty_like(out, np.float32 if call.type_number == NPY_FLOAT else np.float64)
@@ -349,13 +346,9 @@ cdef ndarray room_for(Call *call, int role, Axes *axes, object out, object given
     return room
 
 
-cdef ndarray room_for_numbers(Call *call, object out, object given):
-    return room_for(call, RESULT, &call.axes, out, given)
-
-
 cdef inline object delivered(ndarray result, object out):
     if out is None:
-        return result if PyArray_NDIM(result) else result[()]
+        return result if result.ndim else result[()]
     if result is not out:
         copy_quietly(out, result)
     return out
@@ -383,82 +376,82 @@ cdef object computed(Call *call, ndarray result, object out):
     return np.float64(call.sum) if call.is_summed else delivered(result, out)
 
 
-# softmax, log_softmax, logsumexp, entropy
+# Functions of numbers: along axes, and of each number by itself
 
-cdef object rowwise(
-    Function function, object x, object axis, object temperature, object where, object out,
-    bint keepdims
+cdef object of_numbers(
+    Function function, object x, object axis, object temperature, object companion, object out,
+    bint keepdims=False
 ):
+    """Beside the numbers there may be a mask, or for a vector-Jacobian product the gradient."""
     cdef Call call
-    cdef Axes *axes = &call.row_axes
-    cdef ndarray result
-    cdef int i
+    cdef bint is_product = function == SOFTMAX_VJP or function == LOG_SOFTMAX_VJP
+    cdef int role = ROW_RESULT if function == LOGSUMEXP or function == ENTROPY else RESULT, i
     if not start_call(&call, function, x, axis):
         return None
-    temperature = read_temperature(&call, temperature)
-    logits = read_operand(&call, LOGITS, x)
-    if where is not None:
-        call.operation.is_masked = True
-        where = read_operand(&call, COMPANION, where)
-    if function == SOFTMAX or function == LOG_SOFTMAX:
-        return computed(&call, room_for_numbers(&call, out, x), out)
-    if keepdims:    # the logits' axes, which have been read
-        axes = &call.axes
-        for i in range(axes.count):
-            axes.lengths[i] = 1 if axes.is_class[i] else axes.lengths[i]
-    return computed(&call, room_for(&call, ROW_RESULT, axes, out, None), out)
+    if is_product:
+        call.is_refused = computed_type(companion) < 0 or not has_shape(companion, &call.axes)
+        call.type_number = max(call.type_number, computed_type(companion))    # double is larger
+    if function < SIGMOID:
+        temperature = read_temperature(&call, temperature)
+    numbers = read_operand(&call, LOGITS, x)
+    if companion is not None:
+        call.operation.is_masked = not is_product
+        companion = read_operand(&call, COMPANION, companion)
+    if keepdims:    # now that all operands have been read
+        call.row_axes = call.axes
+        for i in range(call.axes.count):
+            if call.axes.is_class[i]:
+                call.row_axes.lengths[i] = 1
+    return computed(&call, room_for(&call, role, out, x), out)
 
 
 def softmax(x, axis, temperature, where, out):
-    return rowwise(SOFTMAX, x, axis, temperature, where, out, False)
+    return of_numbers(SOFTMAX, x, axis, temperature, where, out)
 
 
 def log_softmax(x, axis, temperature, where, out):
-    return rowwise(LOG_SOFTMAX, x, axis, temperature, where, out, False)
+    return of_numbers(LOG_SOFTMAX, x, axis, temperature, where, out)
 
 
 def logsumexp(x, axis, where, keepdims, out):
-    return rowwise(LOGSUMEXP, x, axis, 1.0, where, out, keepdims)
+    return of_numbers(LOGSUMEXP, x, axis, 1.0, where, out, keepdims)
 
 
 def entropy(logits, axis, temperature):
-    return rowwise(ENTROPY, logits, axis, temperature, None, None, False)
-
-
-# softmax_vjp, log_softmax_vjp
-
-cdef object product(
-    Function function, object grad, object y, object axis, object temperature, object out
-):
-    cdef Call call
-    if not start_call(&call, function, y, axis) or not (
-        computed_type(grad) >= 0 and has_shape(grad, &call.axes)
-    ):
-        return None
-    call.type_number = max(call.type_number, computed_type(grad))    # NPY_DOUBLE is the larger
-    temperature = read_temperature(&call, temperature)
-    logits = read_operand(&call, LOGITS, y)
-    grad = read_operand(&call, COMPANION, grad)
-    return computed(&call, room_for_numbers(&call, out, y), out)
+    return of_numbers(ENTROPY, logits, axis, temperature, None, None)
 
 
 def softmax_vjp(grad, y, axis, temperature, out):
-    return product(SOFTMAX_VJP, grad, y, axis, temperature, out)
+    return of_numbers(SOFTMAX_VJP, y, axis, temperature, grad, out)
 
 
 def log_softmax_vjp(grad, log_y, axis, temperature, out):
-    return product(LOG_SOFTMAX_VJP, grad, log_y, axis, temperature, out)
+    return of_numbers(LOG_SOFTMAX_VJP, log_y, axis, temperature, grad, out)
+
+
+def sigmoid(x, out):
+    return of_numbers(SIGMOID, x, (), None, None, out)
+
+
+# The arithmetic by itself, for the tests that measure it: exp(x) for x <= 0, and log(1 + x).
+
+def exp(x):
+    return of_numbers(EXP, x, (), None, None, None)
+
+
+def log_1p_of(x):
+    return of_numbers(LOG_1P, x, (), None, None, None)
 
 
 # Losses
 
-cdef void read_reduction(Call *call, object reduction) except *:
+cdef bint read_reduction(Call *call, object reduction) except -1:
+    """False if it is none of the three."""
     if not PyUnicode_CheckExact(reduction):
-        call.is_refused = True
-        return
+        return False
     call.is_mean = reduction == "mean"
     call.is_summed = call.is_mean or reduction == "sum"
-    call.is_refused |= not call.is_summed and reduction != "none"
+    return call.is_summed or reduction == "none"
 
 
 def total(x):
@@ -467,7 +460,7 @@ def total(x):
     start_call(&call, LOGSUMEXP, x, ())
     call.plan.n = 0    # nothing else is computed
     call.is_summed = True
-    x = in_order(x, call.type_number)
+    x = in_type(x, call.type_number, True)
     set_operand(&call.plan, ROW_RESULT, x, &call.axes)
     return computed(&call, x, None)
 
@@ -482,18 +475,18 @@ cdef object read_targets(Call *call, object target, bint is_nll):
         call.operation.function = TARGETS_LOSS
         call.is_refused |= call.loss.ignore_index >= 0
         return read_operand(call, COMPANION, target)
-    call.is_refused |= not PyArray_ISINTEGER(<ndarray> target)
-    call.is_refused |= not has_shape(target, &call.row_axes)
-    if call.is_refused:
+    if not PyArray_ISINTEGER(<ndarray> target):
+        call.is_refused = True
         return None
     call.operation.function = (
         NLL_LOSS if is_nll else INDEX_LOSS if call.label_smoothing > 0 else CLASS_LOSS
     )
     # Numbers too large for an int64 become negative, which ignore_index may be.
     call.least_target = 0 if PyArray_ISUNSIGNED(<ndarray> target) else INT64_MIN
-    indices = in_order(target, NPY_INT64)
+    indices = in_type(target, NPY_INT64, True)
     call.arrays[TARGET] = <PyObject *> indices
     set_operand(&call.plan, TARGET, indices, &call.row_axes)
+    call.is_refused |= not has_shape(indices, &call.row_axes)
     return indices
 
 
@@ -505,13 +498,13 @@ cdef object read_class_weights(Call *call, object weight):
         weights = new_array(1, &call.plan.n, call.plan.n, call.type_number)
         PyArray_FillWithScalar(weights, 1.0)
     elif computed_type(weight) >= 0:
-        weights = in_order(weight, call.type_number)
-        call.is_refused |= PyArray_NDIM(weights) != 1 or PyArray_DIM(weights, 0) != call.plan.n
+        weights = in_type(weight, call.type_number, True)
+        call.is_refused |= weights.ndim != 1 or weights.shape[0] != call.plan.n
     else:
         call.is_refused = True
         return None
     call.arrays[WEIGHT] = <PyObject *> weights
-    call.loss.class_weights = PyArray_BYTES(weights)
+    call.loss.class_weights = weights.data
     return weights
 
 
@@ -531,7 +524,7 @@ cpdef cross_entropy(
     call.loss.ignore_index = PyLong_AsLongLongAndOverflow(ignore_index, &overflow)
     call.label_smoothing = number_of(label_smoothing)
     call.is_refused |= overflow or not 0 <= call.label_smoothing <= 1
-    read_reduction(&call, reduction)
+    call.is_refused |= not read_reduction(&call, reduction)
     temperature = read_temperature(&call, temperature)
     x = read_operand(&call, LOGITS, logits)
     target = read_targets(&call, target, is_nll)
@@ -540,10 +533,10 @@ cpdef cross_entropy(
         weight = read_class_weights(&call, weight)
     if divisor is not None:
         call.divisor = divisor
-    losses = room_for(&call, ROW_RESULT, &call.row_axes, None, None)
+    losses = room_for(&call, ROW_RESULT, None, None)
     if has_grad:
         call.operation.has_grad = True
-        grad = room_for_numbers(&call, out, logits)
+        grad = room_for(&call, RESULT, out, logits)
     value = computed(&call, losses, None)
     return (value, delivered(grad, out)) if has_grad and value is not None else value
 
@@ -554,30 +547,6 @@ def nll_loss(log_probs, target, axis, weight, ignore_index, reduction):
     )
 
 
-# Functions of single numbers
-
-cdef object elementwise(Function function, object x, object out):
-    cdef Call call
-    if not start_call(&call, function, x, ()):
-        return None
-    numbers = read_operand(&call, LOGITS, x)
-    return computed(&call, room_for_numbers(&call, out, x), out)
-
-
-def sigmoid(x, out):
-    return elementwise(SIGMOID, x, out)
-
-
-# The arithmetic by itself, for the tests that measure it: exp(x) for x <= 0, and log(1 + x).
-
-def exp(x):
-    return elementwise(EXP, x, None)
-
-
-def log_1p_of(x):
-    return elementwise(LOG_1P, x, None)
-
-
 def binary_cross_entropy(logits, target, weight, pos_weight, reduction):
     cdef Call call
     if not start_call(&call, BINARY_CROSS_ENTROPY, logits, ()) or not (
@@ -585,9 +554,9 @@ def binary_cross_entropy(logits, target, weight, pos_weight, reduction):
     ):
         return None
     one = ONE_FLOAT if call.type_number == NPY_FLOAT else ONE_DOUBLE
-    read_reduction(&call, reduction)
+    call.is_refused |= not read_reduction(&call, reduction)
     x = read_operand(&call, LOGITS, logits)
     target = read_operand(&call, COMPANION, target)
     weight = read_operand(&call, WEIGHT, one if weight is None else weight)
     pos_weight = read_operand(&call, POS_WEIGHT, one if pos_weight is None else pos_weight)
-    return computed(&call, room_for_numbers(&call, None, logits), None)
+    return computed(&call, room_for(&call, RESULT, None, logits), None)

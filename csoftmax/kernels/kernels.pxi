@@ -10,7 +10,7 @@ from libc.stdint cimport INT64_MIN, int64_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport llabs
 from libc.string cimport memcpy, memset
 from numpy cimport (
-    NPY_BOOL, NPY_DOUBLE, NPY_FLOAT, NPY_INT, NPY_INT64, NPY_ULONGLONG, NPY_USHORT, PyArray_BYTES, PyArray_CheckExact, PyArray_CompareLists, PyArray_CopyInto,
+    NPY_BOOL, NPY_DOUBLE, NPY_FLOAT, NPY_FLOAT16, NPY_INT, NPY_INT64, NPY_ULONGLONG, NPY_USHORT, PyArray_BYTES, PyArray_CheckExact, PyArray_CompareLists, PyArray_CopyInto,
     PyArray_DIM, PyArray_DIMS, PyArray_FillWithScalar,
     PyArray_IS_C_CONTIGUOUS, PyArray_ISBEHAVED_RO, PyArray_ISFLOAT, PyArray_ISINTEGER,
     PyArray_ISUNSIGNED, PyArray_ISWRITEABLE, PyArray_ITEMSIZE, PyArray_NDIM, PyArray_SIZE,
