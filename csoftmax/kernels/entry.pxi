@@ -7,6 +7,44 @@ None: the Python layer says what is wrong, or converts it and calls again. Nothi
 all is checked.
 """
 
+from cython cimport floating
+from cpython.long cimport PyLong_AsLongAndOverflow, PyLong_AsLongLongAndOverflow
+from cpython.object cimport PyObject
+from cpython.unicode cimport PyUnicode_CheckExact
+from libc.math cimport INFINITY, NAN
+from libc.stdint cimport INT64_MIN, int64_t, uint16_t, uint64_t
+from libc.stdlib cimport llabs
+from libc.string cimport memset
+from numpy cimport (
+    NPY_BOOL, NPY_DOUBLE, NPY_FLOAT, NPY_FLOAT16, NPY_INT, NPY_INT64, NPY_ULONGLONG, NPY_USHORT,
+    PyArray_CheckExact, PyArray_CompareLists, PyArray_CopyInto, PyArray_FillWithScalar,
+    PyArray_IS_C_CONTIGUOUS, PyArray_ISBEHAVED_RO, PyArray_ISFLOAT, PyArray_ISINTEGER,
+    PyArray_ISUNSIGNED, PyArray_ISWRITEABLE, PyArray_ITEMSIZE, PyArray_TYPE, import_array, ndarray,
+    npy_intp,
+)
+
+from csoftmax.kernels.arithmetic cimport DoubleDouble, from_double, two_sum
+from csoftmax.kernels.environment cimport (
+    CSOFTMAX_COMPILER, FE_ALL_EXCEPT, csoftmax_set_environment, enter_environment, feclearexcept,
+    fetestexcept,
+)
+from csoftmax.kernels.formulas cimport is_finite
+from csoftmax.kernels.memory cimport CSOFTMAX_KEEPS_MEMORY, keep_limit, new_result
+from csoftmax.kernels.plan cimport (
+    COMPANION, LOGITS, POS_WEIGHT, RESULT, ROLES, ROW_RESULT, TARGET, TEMPERATURE, WEIGHT, Axes,
+    Plan, collapse, set_operand, start_plan,
+)
+from csoftmax.kernels.stops cimport raise_if_stopped
+from csoftmax.kernels.threads cimport (
+    CSOFTMAX_OPENMP, NUMBERS_PER_THREAD, always, calls_helped, helper_count, helpers_pay, load,
+    openmp_limit, set_up_threads, store, thread_limit, thread_limit_here, threads_of_call,
+)
+
+import numpy as np
+
+import_array()
+set_up_threads()
+
 cdef tuple NUMBERS = (float, int, np.floating, np.integer)
 cdef ndarray ONE_FLOAT = np.ones((), np.float32)
 cdef ndarray ONE_DOUBLE = np.ones((), np.float64)
@@ -560,3 +598,42 @@ def binary_cross_entropy(logits, target, weight, pos_weight, reduction):
     weight = read_operand(&call, WEIGHT, one if weight is None else weight)
     pos_weight = read_operand(&call, POS_WEIGHT, one if pos_weight is None else pos_weight)
     return computed(&call, room_for(&call, RESULT, None, logits), None)
+
+
+# Settings
+
+compiler = CSOFTMAX_COMPILER.decode()
+openmp = bool(CSOFTMAX_OPENMP)
+
+
+def keep_memory(size_t limit):
+    """Of large results, so many bytes at most; whether this system's is kept at all."""
+    global keep_limit
+    keep_limit = limit
+    return bool(CSOFTMAX_KEEPS_MEMORY)
+
+
+def set_thread_limit(int limit):
+    store(&thread_limit, limit)
+
+
+def set_thread_limit_here(int limit):
+    """For the calls of this Python thread; what it was before."""
+    global thread_limit_here
+    before, thread_limit_here = thread_limit_here, limit
+    return before
+
+
+def thread_state():
+    return {
+        "threads": threads_of_call(),    # of the next call that has enough to do for them
+        "openmp_limit": openmp_limit(),
+        "helpers": load(&helper_count),
+        "helpers_pay": bool(helpers_pay()),    # whether that call would ask them
+        "calls_helped": load(&calls_helped),    # by a thread other than the caller's
+    }
+
+
+def ask_always(bint wanted):
+    """All threads at any cost, whatever the company: for tests and benchmarks."""
+    store(&always, wanted)
