@@ -23,12 +23,13 @@ from numpy cimport (
     npy_intp,
 )
 
-from csoftmax.kernels.arithmetic cimport DoubleDouble, from_double, two_sum
+from csoftmax.kernels.arithmetic cimport DoubleDouble, from_double
 from csoftmax.kernels.environment cimport (
     CSOFTMAX_COMPILER, FE_ALL_EXCEPT, csoftmax_set_environment, enter_environment, feclearexcept,
     fetestexcept,
 )
 from csoftmax.kernels.formulas cimport is_finite
+from csoftmax.kernels.lanes cimport add_term
 from csoftmax.kernels.memory cimport CSOFTMAX_KEEPS_MEMORY, keep_limit, new_result
 from csoftmax.kernels.plan cimport (
     COMPANION, LOGITS, POS_WEIGHT, RESULT, ROLES, ROW_RESULT, TARGET, TEMPERATURE, WEIGHT, Axes,
@@ -75,10 +76,11 @@ cdef bint scan_targets(Call *call, floating type_tag) noexcept nogil:
     """Sets what a mean divides by: how many count, or the sum of their weights, which are added
     exactly, as there may be many small ones. False if an index is no class."""
     cdef const int64_t *target = <int64_t *> call.plan.data[TARGET]
+    cdef const floating *class_weights = <const floating *> call.loss.class_weights
     cdef int64_t ignored = call.loss.ignore_index, least = call.least_target, index
     cdef npy_intp rows = call.plan.rows, classes = call.plan.n, count = 0, i
     cdef bint is_wrong = False, counts
-    cdef DoubleDouble sum, weights = from_double(0)
+    cdef DoubleDouble weights = from_double(0)
     for i in range(rows):    # without a branch, for the compiler makes vectors of it
         counts = target[i] != ignored
         count += counts
@@ -90,9 +92,7 @@ cdef bint scan_targets(Call *call, floating type_tag) noexcept nogil:
         for i in range(rows):
             index = target[i]    # once: another thread may change it
             if index != ignored and 0 <= index < classes:
-                sum = two_sum(weights.hi, (<const floating *> call.loss.class_weights)[index])
-                weights.hi = sum.hi
-                weights.lo += sum.lo
+                add_term[double](&weights.hi, &weights.lo, class_weights[index], 0)
         call.divisor = weights.hi
         if is_finite(weights.hi):    # else the errors are NaN
             call.divisor += weights.lo
@@ -102,7 +102,7 @@ cdef bint scan_targets(Call *call, floating type_tag) noexcept nogil:
 cdef bint compute(Call *call, floating type_tag) noexcept nogil:
     """False, and nothing is written, if a class index is wrong."""
     cdef npy_intp n = call.plan.n
-    cdef int summed = ROW_RESULT
+    cdef int summed = RESULT if call.operation.function >= SIGMOID else ROW_RESULT
     if call.is_mean:
         call.divisor = call.plan.rows
     if call.plan.data[TARGET] != NULL and not scan_targets[floating](call, 0):
@@ -118,8 +118,6 @@ cdef bint compute(Call *call, floating type_tag) noexcept nogil:
         else:
             over_rows[floating](&call.operation, &call.plan, &call.loss, 0)
     if call.is_summed:
-        if call.operation.function >= SIGMOID:
-            summed = RESULT
         call.sum = sum_of_numbers(<const floating *> call.plan.data[summed], call.plan.rows)
         call.sum = call.sum / call.divisor if call.divisor != 0 else NAN
     return True
@@ -325,14 +323,6 @@ cdef bint overlaps_itself(ndarray x) noexcept:
     return False
 
 
-cdef bint can_be_out(object out, Axes *axes) noexcept:
-    """Whether it has the shape and takes floating-point numbers."""
-    return (
-        PyArray_CheckExact(out) and PyArray_ISWRITEABLE(<ndarray> out)
-        and PyArray_ISFLOAT(<ndarray> out) and has_shape(out, axes)
-    )
-
-
 cdef bint can_be_written(const Call *call, ndarray out) noexcept:
     """Whether results may go to it at once: it has the type that is computed in, and nothing in its
     memory is read after a result is written. The logits, and gradients of their shape, may be `out`
@@ -365,7 +355,10 @@ cdef ndarray room_for(Call *call, int role, object out, object given):
     cdef bint is_of_rows = role == ROW_RESULT
     cdef Axes *axes = &call.row_axes if is_of_rows else &call.axes
     cdef ndarray room
-    call.is_refused |= out is not None and not can_be_out(out, axes)
+    call.is_refused |= out is not None and not (
+        PyArray_CheckExact(out) and PyArray_ISWRITEABLE(<ndarray> out)
+        and PyArray_ISFLOAT(<ndarray> out) and has_shape(out, axes)
+    )
     if call.is_refused:
         return None
     room = <ndarray> call.arrays[LOGITS]
