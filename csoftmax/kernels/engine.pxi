@@ -417,7 +417,9 @@ cdef inline void start_tile(
     tile.classes = classes
     tile.ahead = count * rows.logits.row_step if count > 1 else classes
     tile.span = classes
-    if job.path == DIRECT_COLUMNS:
+    if job.path == COPIED_COLUMNS:
+        tile.ahead = 0
+    elif job.path == DIRECT_COLUMNS:
         tile.span = SPAN
         if rows.logits.class_step * <npy_intp> sizeof(floating) % PAGE_BYTES == 0:
             tile.span = SPAN_OF_PAGES

@@ -61,6 +61,19 @@ cdef inline void add(floating *total, floating *compensation, floating term) noe
     total[0] = sum
 
 
+cdef inline void add_term(
+    double *hi, double *lo, double term, floating type_tag
+) noexcept nogil:
+    """For float the digits of a double are enough, and exact products fit into one."""
+    cdef DoubleDouble sum
+    if floating is float:
+        hi[0] += term
+    else:
+        sum = two_sum(hi[0], term)
+        hi[0] = sum.hi
+        lo[0] += sum.lo
+
+
 cdef inline void halve_sums(LaneSums *sums, Py_ssize_t half, floating type_tag) noexcept nogil:
     cdef Py_ssize_t k
     cdef DoubleDouble sum
@@ -87,20 +100,17 @@ cdef inline DoubleDouble sum_of_lanes(
     return two_sum(sums.hi[0], sums.lo[0])    # so that hi alone is the rounded sum
 
 
-cdef inline DoubleDouble sum_of_fast_lanes(
-    const floating *total, const floating *compensation
+cdef inline void move_sums(
+    const floating *total, const floating *compensation, double *hi, double *lo
 ) noexcept nogil:
-    """Of the lanes that `add` filled."""
-    cdef LaneSums sums
+    """From the lanes that `add` filled to sums that many terms don't make inexact."""
     cdef Py_ssize_t k
-    for k in range(8):
+    for k in range(LANE_BYTES // <Py_ssize_t> sizeof(floating)):
+        add_term[floating](hi + k, lo + k, total[k] - START_OF_SUM, 0)
         if floating is float:
-            sums.hi[k] = <double> total[k] + total[k + 8]
-            sums.hi[k] += (compensation[k] + compensation[k + 8]) - 2.0 * START_OF_SUM
+            hi[k] += compensation[k]
         else:
-            sums.hi[k] = total[k] - START_OF_SUM
-            sums.lo[k] = compensation[k]
-    return sum_of_lanes[floating](&sums, 8, 0)
+            lo[k] += compensation[k]
 
 
 cdef inline void clear(LaneSums *sums) noexcept nogil:
@@ -108,19 +118,6 @@ cdef inline void clear(LaneSums *sums) noexcept nogil:
     for k in range(FLOAT_LANES):
         sums.hi[k] = 0
         sums.lo[k] = 0
-
-
-cdef inline void add_term(
-    double *hi, double *lo, double term, floating type_tag
-) noexcept nogil:
-    """For float the digits of a double are enough, and exact products fit into one."""
-    cdef DoubleDouble sum
-    if floating is float:
-        hi[0] += term
-    else:
-        sum = two_sum(hi[0], term)
-        hi[0] = sum.hi
-        lo[0] += sum.lo
 
 
 cdef inline void add_product(

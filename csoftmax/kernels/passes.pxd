@@ -19,7 +19,7 @@ from libc.math cimport INFINITY
 from libc.stdint cimport int64_t
 
 from csoftmax.kernels.arithmetic cimport (
-    GENERAL, PLAIN, DoubleDouble, ExpParams, Kind, exp_params, exponential, multiply_add,
+    GENERAL, PLAIN, DoubleDouble, ExpParams, Kind, dd_sum, exp_params, exponential, multiply_add,
     two_sum, value_or_zero,
 )
 from csoftmax.kernels.formulas cimport (
@@ -28,7 +28,7 @@ from csoftmax.kernels.formulas cimport (
 )
 from csoftmax.kernels.lanes cimport (
     FLOAT_LANES, LANE_BYTES, START_OF_SUM, LaneSums, add, add_product, add_term, clear, finished,
-    larger, max_of_lanes, sum_of_fast_lanes,
+    larger, max_of_lanes, move_sums, sum_of_lanes,
 )
 
 
@@ -89,8 +89,8 @@ cdef struct Tile:
     Py_ssize_t padded         # rows up to whole vectors of doubles, or up to whole lanes
     Py_ssize_t classes
     Py_ssize_t ahead          # from the logits to those of the next tile, in elements
-    Py_ssize_t span           # of columns, so many classes of all blocks go together
     Kind kind
+    Py_ssize_t span           # of columns, so many classes of all blocks go together
     View logits
     View companion            # targets or gradients
     View exponentials         # where they are kept: the results' place
@@ -304,32 +304,23 @@ cdef inline ExpParams params_of(
 
 # Exponentials and their sum
 
-cdef inline void exp_to_lane(
-    floating x, floating *e, floating *total, floating *compensation, double *exact_total,
-    const ExpParams *params, Kind kind, bint is_precise
+cdef inline void exp_vector(
+    const Tile *tile, Py_ssize_t block, const floating *x, floating *e, floating *total,
+    floating *compensation, double *exact_total, Py_ssize_t counted, Layout layout, Kind kind,
+    bint is_precise
 ) noexcept nogil:
-    e[0] = exponential(x, params, kind)
-    if floating is float and is_precise:
-        exact_total[0] += e[0]
-    else:
-        add(total, compensation, e[0])
-
-
-cdef inline void move_sums(
-    Tile *tile, floating *total, floating *compensation, floating type_tag
-) noexcept nogil:
-    """From what `add` filled to sums that long columns don't make inexact."""
-    cdef Py_ssize_t r
-    cdef DoubleDouble sum
-    for r in range(tile.padded):
-        if floating is float:
-            tile.sum_hi[r] += (<double> total[r] - START_OF_SUM) + compensation[r]
+    """To the lanes' sums, from the lane `counted` on."""
+    cdef ExpParams params
+    cdef floating term
+    cdef Py_ssize_t k
+    for k in range(lanes_of[floating](0)):
+        params = params_of[floating](tile, row_of_lane[floating](block, k, layout, 0), kind, 0)
+        e[k] = exponential(x[k], &params, kind)
+        term = value_or_zero(e[k], k >= counted) if counted else e[k]
+        if floating is float and is_precise:
+            exact_total[k] += term
         else:
-            sum = two_sum(tile.sum_hi[r], total[r] - START_OF_SUM)
-            tile.sum_hi[r] = sum.hi
-            tile.sum_lo[r] += sum.lo + compensation[r]
-        total[r] = START_OF_SUM
-        compensation[r] = 0
+            add(total + k, compensation + k, term)
 
 
 cdef inline void sum_exponentials(
@@ -340,18 +331,14 @@ cdef inline void sum_exponentials(
     Sums are those of `add`, which carry their rounding errors; where the largest term will be taken
     out of them (`is_precise`), those of floats are in double, which costs an eighth more.
     """
-    cdef Py_ssize_t LANES = lanes_of[floating](0), blocks = blocks_of[floating](tile, layout, 0)
+    cdef Py_ssize_t LANES = lanes_of[floating](0), tail = tail_of[floating](tile, layout, 0)
     cdef Py_ssize_t vectors = vectors_of[floating](tile, layout, 0)
-    cdef Py_ssize_t tail = tail_of[floating](tile, layout, 0)
     cdef Py_ssize_t step = step_of[floating](&tile.logits, layout, 0)
     cdef Py_ssize_t e_step = step_of[floating](&tile.exponentials, layout, 0)
-    cdef Py_ssize_t span = vectors if layout == ROWS else tile.span
-    cdef floating totals[MAX_ROWS]
-    cdef floating compensations[MAX_ROWS]
-    cdef double exact_totals[MAX_ROWS]
+    cdef Py_ssize_t ahead = tile.ahead, span = vectors if layout == ROWS else tile.span
+    cdef Py_ssize_t first = 0, end, block, v, k
     cdef floating total[FLOAT_LANES]
     cdef floating compensation[FLOAT_LANES]
-    cdef double exact_total[FLOAT_LANES]
     cdef floating first_e[FLOAT_LANES]
     cdef floating second_e[FLOAT_LANES]
     cdef floating third_e[FLOAT_LANES]
@@ -359,129 +346,86 @@ cdef inline void sum_exponentials(
     cdef floating last_e[FLOAT_LANES]
     cdef const floating *x
     cdef floating *e
-    cdef ExpParams params
     cdef DoubleDouble sum
-    cdef LaneSums lane_sums
-    cdef Py_ssize_t first = 0, last, block, v, k, r
+    cdef LaneSums sums
     if layout == COLUMNS:
-        for r in range(tile.padded):
-            exact_totals[r] = 0
-            tile.sum_hi[r] = 0
-            tile.sum_lo[r] = 0
+        for k in range(tile.padded):
+            tile.sum_hi[k] = tile.sum_lo[k] = 0
     while first < vectors:
-        last = min(vectors, first + span)
-        for block in range(blocks):
+        end = min(vectors, first + span)
+        for block in range(blocks_of[floating](tile, layout, 0)):
             x = vector_at[floating](&tile.logits, block, first, layout, 0)
             e = vector_at[floating](&tile.exponentials, block, first, layout, 0)
-            if layout == ROWS or first == 0:
-                for k in range(LANES):
-                    total[k] = START_OF_SUM
-                    compensation[k] = 0
-                    exact_total[k] = 0
-            else:
-                copy_lanes(totals + block * LANES, total)
-                copy_lanes(compensations + block * LANES, compensation)
-                for k in range(LANES):
-                    exact_total[k] = exact_totals[block * LANES + k]
+            for k in range(LANES):
+                total[k] = START_OF_SUM
+                compensation[k] = sums.hi[k] = sums.lo[k] = 0
             if tail:
-                for k in range(LANES):
-                    r = row_of_lane[floating](block, k, layout, 0)
-                    params = params_of[floating](tile, r, kind, 0)
-                    last_e[k] = exponential(x[vectors * LANES + tail - LANES + k], &params, kind)
-                    if floating is float and is_precise:
-                        exact_total[k] += value_or_zero(last_e[k], k >= LANES - tail)
-                    else:
-                        add(
-                            total + k, compensation + k,
-                            value_or_zero(last_e[k], k >= LANES - tail),
-                        )
+                exp_vector(
+                    tile, block, x + tile.classes - LANES, last_e, total, compensation, sums.hi,
+                    LANES - tail, layout, kind, is_precise,
+                )
             v = first
-            while v + 4 <= last:    # four vectors at a time: their chains of operations interleave
-                for k in range(LANES):
-                    r = row_of_lane[floating](block, k, layout, 0)
-                    params = params_of[floating](tile, r, kind, 0)
-                    exp_to_lane(
-                        x[k], first_e + k, total + k, compensation + k, exact_total + k,
-                        &params, kind, is_precise,
-                    )
-                    exp_to_lane(
-                        x[step + k], second_e + k, total + k, compensation + k, exact_total + k,
-                        &params, kind, is_precise,
-                    )
-                    exp_to_lane(
-                        x[2 * step + k], third_e + k, total + k, compensation + k,
-                        exact_total + k, &params, kind, is_precise,
-                    )
-                    exp_to_lane(
-                        x[3 * step + k], fourth_e + k, total + k, compensation + k,
-                        exact_total + k, &params, kind, is_precise,
-                    )
+            while v + 4 <= end:    # four vectors at a time: their chains of operations interleave
+                exp_vector(
+                    tile, block, x, first_e, total, compensation, sums.hi, 0, layout, kind,
+                    is_precise,
+                )
+                exp_vector(
+                    tile, block, x + step, second_e, total, compensation, sums.hi, 0, layout, kind,
+                    is_precise,
+                )
+                exp_vector(
+                    tile, block, x + 2 * step, third_e, total, compensation, sums.hi, 0, layout,
+                    kind, is_precise,
+                )
+                exp_vector(
+                    tile, block, x + 3 * step, fourth_e, total, compensation, sums.hi, 0, layout,
+                    kind, is_precise,
+                )
                 if is_kept:
-                    for k in range(LANES):
-                        e[k] = first_e[k]
-                    for k in range(LANES):
-                        e[e_step + k] = second_e[k]
-                    for k in range(LANES):
-                        e[2 * e_step + k] = third_e[k]
-                    for k in range(LANES):
-                        e[3 * e_step + k] = fourth_e[k]
-                if layout == ROWS:
-                    prefetch(x + tile.ahead)
-                    prefetch(x + tile.ahead + step)
-                    prefetch(x + tile.ahead + 2 * step)
-                    prefetch(x + tile.ahead + 3 * step)
+                    copy_lanes(first_e, e)
+                    copy_lanes(second_e, e + e_step)
+                    copy_lanes(third_e, e + 2 * e_step)
+                    copy_lanes(fourth_e, e + 3 * e_step)
+                if ahead:
+                    for k in range(4):
+                        prefetch(x + ahead + k * step)
                 x += 4 * step
                 e += 4 * e_step
                 v += 4
-            while v < last:
-                for k in range(LANES):
-                    r = row_of_lane[floating](block, k, layout, 0)
-                    params = params_of[floating](tile, r, kind, 0)
-                    exp_to_lane(
-                        x[k], first_e + k, total + k, compensation + k, exact_total + k,
-                        &params, kind, is_precise,
-                    )
+            while v < end:
+                exp_vector(
+                    tile, block, x, first_e, total, compensation, sums.hi, 0, layout, kind,
+                    is_precise,
+                )
                 if is_kept:
-                    for k in range(LANES):
-                        e[k] = first_e[k]
-                if layout == ROWS:
-                    prefetch(x + tile.ahead)
+                    copy_lanes(first_e, e)
+                if ahead:
+                    prefetch(x + ahead)
                 x += step
                 e += e_step
                 v += 1
             if tail and is_kept:
-                e += tail - LANES
+                copy_lanes(last_e, e + tail - LANES)
+            if layout == COLUMNS and floating is float and is_precise:
                 for k in range(LANES):
-                    e[k] = last_e[k]
-            if layout == COLUMNS:
-                copy_lanes(total, totals + block * LANES)
-                copy_lanes(compensation, compensations + block * LANES)
-                for k in range(LANES):
-                    exact_totals[block * LANES + k] = exact_total[k]
-                continue
-            if floating is float and is_precise:
-                for k in range(LANES):
-                    lane_sums.hi[k] = exact_total[k]
-                sum = finished[floating](&lane_sums, 0)
+                    tile.sum_hi[block * LANES + k] += sums.hi[k]
+            elif layout == COLUMNS:
+                move_sums(
+                    total, compensation, tile.sum_hi + block * LANES, tile.sum_lo + block * LANES
+                )
             else:
-                sum = sum_of_fast_lanes(total, compensation)
-            tile.sum_hi[block] = sum.hi
-            tile.sum_lo[block] = sum.lo
-        first = last
-        if layout == COLUMNS and first % MAX_TERMS == 0 and not (floating is float and is_precise):
-            move_sums(tile, totals, compensations, <floating> 0)
-    if layout == ROWS:
-        return
-    if floating is float and is_precise:
-        for r in range(tile.padded):
-            tile.sum_hi[r] = exact_totals[r]
-        return
-    move_sums(tile, totals, compensations, <floating> 0)
-    if floating is double:
-        for r in range(tile.padded):
-            sum = two_sum(tile.sum_hi[r], tile.sum_lo[r])
-            tile.sum_hi[r] = sum.hi
-            tile.sum_lo[r] = sum.lo
+                if not (floating is float and is_precise):
+                    move_sums(total, compensation, sums.hi, sums.lo)
+                sum = sum_of_lanes[floating](&sums, LANES, 0)
+                tile.sum_hi[block] = sum.hi
+                tile.sum_lo[block] = sum.lo
+        first = end
+    if layout == COLUMNS and floating is double:
+        for k in range(tile.padded):
+            sum = two_sum(tile.sum_hi[k], tile.sum_lo[k])
+            tile.sum_hi[k] = sum.hi
+            tile.sum_lo[k] = sum.lo
 
 
 # Other sums
