@@ -14,8 +14,11 @@ from Cython.Build import cythonize
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
+if sys.platform == "win32":
+    sys.exit("csoftmax builds with GCC or Clang on Linux and macOS; on Windows use WSL.")
+
 X86_64_BUILDS = ["x86_64_v2", "x86_64_v3", "x86_64_v4"]
-BUILDS = X86_64_BUILDS if platform.machine() in ("x86_64", "AMD64") else ["generic"]
+BUILDS = X86_64_BUILDS if platform.machine() == "x86_64" else ["generic"]
 
 # The kernels rely on NaN, infinities and rounding as written, so nothing of the -ffast-math family.
 # Contraction is off: the source says where a product and a sum are fused. What Cython calls inline
@@ -24,19 +27,12 @@ GCC = [
     "-O3", "-g0", "-fno-wrapv", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off",
     "-DCYTHON_INLINE=inline __attribute__((always_inline, unused))",
 ]
-UNIX = {
+FLAGS = {
     "x86_64_v2": [*GCC, "-march=x86-64-v2"],
     "x86_64_v3": [*GCC, "-march=x86-64-v3"],
     "x86_64_v4": [*GCC, "-march=x86-64-v4", "-mprefer-vector-width=512"],
     "generic": GCC,
     "cpu": ["-Os", "-g0"],
-}
-MSVC = {
-    "x86_64_v2": ["/O2"],
-    "x86_64_v3": ["/O2", "/arch:AVX2"],
-    "x86_64_v4": ["/O2", "/arch:AVX512"],
-    "generic": ["/O2"],
-    "cpu": [],
 }
 # Of GCC alone. No library calls in place of short loops: they would send vectors through memory.
 # Instruction scheduling before registers are assigned interleaves the long chains of operations of
@@ -60,8 +56,7 @@ class BuildKernels(build_ext):
             self.copy_extensions_to_source()
 
     def build_extensions(self):
-        is_msvc = self.compiler.compiler_type == "msvc"
-        openmp = ["/openmp"] if is_msvc else ["-fopenmp"]
+        openmp = ["-fopenmp"]
         uses_openmp = "#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }"
         if os.environ.get("CSOFTMAX_OPENMP") == "0":
             openmp = []
@@ -70,14 +65,14 @@ class BuildKernels(build_ext):
             openmp = []
         optional = [
             flag for flag in OPTIONAL_FLAGS
-            if not is_msvc and self.compiles("int main(void) { return 0; }", ["-Werror", flag])
+            if self.compiles("int main(void) { return 0; }", ["-Werror", flag])
         ]
         for extension in self.extensions:
             name = extension.name.rpartition(".")[2]
-            extension.extra_compile_args = (MSVC if is_msvc else UNIX)[name]
+            extension.extra_compile_args = FLAGS[name]
             if name != "cpu":
                 extension.extra_compile_args = [*extension.extra_compile_args, *openmp, *optional]
-                extension.extra_link_args = [] if is_msvc else openmp
+                extension.extra_link_args = openmp
         super().build_extensions()
 
     def compiles(self, program, flags, link=False):
@@ -90,8 +85,7 @@ class BuildKernels(build_ext):
                 )
                 if link:
                     self.compiler.link_executable(
-                        objects, "try", output_dir=folder,
-                        extra_postargs=[] if "/openmp" in flags else flags,
+                        objects, "try", output_dir=folder, extra_postargs=flags
                     )
             except Exception:
                 return False

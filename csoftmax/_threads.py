@@ -22,7 +22,7 @@ is_set = False
 
 def cpus_of_process():
     """CPUs that are left to this process, and by what."""
-    has_affinity = hasattr(os, "sched_getaffinity")    # not on macOS and Windows
+    has_affinity = hasattr(os, "sched_getaffinity")    # not on macOS
     cpus = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
     quota = cgroup_quota()
     if quota < cpus:

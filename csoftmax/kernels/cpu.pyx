@@ -3,7 +3,7 @@
 
 cdef extern from *:
     """
-    #if (defined(__GNUC__) || defined(__clang__)) && defined(__x86_64__)
+    #if defined(__x86_64__)
     #define has(feature) __builtin_cpu_supports(feature)
     static int csoftmax_x86_64_level(void) {
         __builtin_cpu_init();
@@ -15,14 +15,6 @@ cdef extern from *:
         return 4;
     }
     #undef has
-    #elif defined(_M_X64)
-    #include <windows.h>
-    static int csoftmax_x86_64_level(void) {
-        if (!IsProcessorFeaturePresent(38)) return 1;    /* PF_SSE4_2_INSTRUCTIONS_AVAILABLE */
-        if (!IsProcessorFeaturePresent(40)) return 2;    /* PF_AVX2_INSTRUCTIONS_AVAILABLE */
-        if (!IsProcessorFeaturePresent(41)) return 3;    /* PF_AVX512F_INSTRUCTIONS_AVAILABLE */
-        return 4;
-    }
     #else
     static int csoftmax_x86_64_level(void) { return 0; }
     #endif

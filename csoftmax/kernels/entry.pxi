@@ -25,8 +25,8 @@ from numpy cimport (
 
 from csoftmax.kernels.arithmetic cimport DoubleDouble, from_double
 from csoftmax.kernels.environment cimport (
-    CSOFTMAX_COMPILER, FE_ALL_EXCEPT, csoftmax_set_environment, enter_environment, feclearexcept,
-    fetestexcept,
+    CSOFTMAX_COMPILER, FE_ALL_EXCEPT, Environment, enter_environment, feclearexcept, fetestexcept,
+    set_environment,
 )
 from csoftmax.kernels.formulas cimport is_finite
 from csoftmax.kernels.lanes cimport add_term
@@ -37,8 +37,8 @@ from csoftmax.kernels.plan cimport (
 )
 from csoftmax.kernels.stops cimport raise_if_stopped
 from csoftmax.kernels.threads cimport (
-    CSOFTMAX_OPENMP, NUMBERS_PER_THREAD, always, calls_helped, helper_count, helpers_pay, load,
-    openmp_limit, set_up_threads, store, thread_limit, thread_limit_here, threads_of_call,
+    CSOFTMAX_OPENMP, NUMBERS_PER_THREAD, always, calls_helped, helper_count, helpers_pay,
+    openmp_limit, set_up_threads, thread_limit, thread_limit_here, threads_of_call,
 )
 
 import numpy as np
@@ -179,7 +179,7 @@ cdef class quiet:
 cdef object copy_quietly(ndarray to, ndarray source):
     """With a cast."""
     cdef int number = PyArray_TYPE(source)
-    cdef uint64_t host = enter_environment()
+    cdef Environment host = enter_environment()
     try:
         if PyArray_TYPE(to) == NPY_FLOAT and is_usable(source, NPY_FLOAT16) and (
             PyArray_IS_C_CONTIGUOUS(source) and PyArray_IS_C_CONTIGUOUS(to)
@@ -191,7 +191,7 @@ cdef object copy_quietly(ndarray to, ndarray source):
             with quiet():
                 PyArray_CopyInto(to, source)
     finally:
-        csoftmax_set_environment(host)
+        set_environment(&host)
 
 
 cdef ndarray converted(ndarray x, int type_number):
@@ -390,7 +390,7 @@ cdef object computed(Call *call, ndarray result, object out):
 
     Raised is what interrupted it.
     """
-    cdef uint64_t host
+    cdef Environment host
     cdef bint is_right
     if call.is_refused:
         return None
@@ -400,7 +400,7 @@ cdef object computed(Call *call, ndarray result, object out):
     else:
         with nogil:
             is_right = compute_in_its_type(call)
-    csoftmax_set_environment(host)
+    set_environment(&host)
     raise_if_stopped()
     if not is_right:
         return None
@@ -607,7 +607,8 @@ def keep_memory(size_t limit):
 
 
 def set_thread_limit(int limit):
-    store(&thread_limit, limit)
+    global thread_limit
+    thread_limit = limit
 
 
 def set_thread_limit_here(int limit):
@@ -621,12 +622,13 @@ def thread_state():
     return {
         "threads": threads_of_call(),    # of the next call that has enough to do for them
         "openmp_limit": openmp_limit(),
-        "helpers": load(&helper_count),
+        "helpers": helper_count,
         "helpers_pay": bool(helpers_pay()),    # whether that call would ask them
-        "calls_helped": load(&calls_helped),    # by a thread other than the caller's
+        "calls_helped": calls_helped,    # by a thread other than the caller's
     }
 
 
 def ask_always(bint wanted):
     """All threads at any cost, whatever the company: for tests and benchmarks."""
-    store(&always, wanted)
+    global always
+    always = wanted

@@ -6,20 +6,21 @@ they rely on holds, and results don't depend on it. Afterwards the host's is bac
 that it had. The kernels use the vector unit alone, not the x87.
 """
 
-from libc.stdint cimport uint64_t
-
 cdef extern from "platform.h" nogil:
     const char *CSOFTMAX_COMPILER
     int FE_ALL_EXCEPT
     int fetestexcept(int flags)
     int feclearexcept(int flags)
-    uint64_t csoftmax_environment()
-    void csoftmax_set_environment(uint64_t saved)
+    ctypedef struct Environment "csoftmax_environment":
+        pass
+    void csoftmax_get_environment(Environment *place)
+    void set_environment "csoftmax_set_environment"(const Environment *place)
     void csoftmax_set_default_environment()
 
 
-cdef inline uint64_t enter_environment() noexcept nogil:
+cdef inline Environment enter_environment() noexcept nogil:
     """The kernels' own. Returns the host's."""
-    cdef uint64_t host = csoftmax_environment()
+    cdef Environment host
+    csoftmax_get_environment(&host)
     csoftmax_set_default_environment()
     return host

@@ -11,12 +11,19 @@ from cpython.mem cimport PyMem_RawMalloc
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 
-cdef extern from "threads.h" nogil:
-    struct Stop "csoftmax_stop":
+cdef extern from * nogil:
+    """
+    static __thread struct stop {
+        int out_of_memory;
+        PyObject *raised;    /* by a signal's handler */
+        Py_ssize_t numbers_since_signals;
+    } stop;    /* of a thread */
+    """
+    struct Stop "stop":
         bint out_of_memory
         PyObject *raised
         Py_ssize_t numbers_since_signals
-    Stop stop "csoftmax_stop"
+    Stop stop
 
 cdef enum:
     # A tenth of a second, or less. Of rows in memory that threads share, so that the end of a

@@ -5,25 +5,23 @@ from libc.stdint cimport int64_t
 cdef extern from "threads.h" nogil:
     # Computes units first to last of the work. Its functions have a last argument of type
     # `const floating *`, of no use but to make one for each type.
-    ctypedef void (*Work "csoftmax_work")(
+    ctypedef void (*Work "work_function")(
         void *work, Py_ssize_t first, Py_ssize_t last, int participant, const void *type_tag
     ) noexcept nogil
 
-    void share "csoftmax_share"(
+    void share(
         Work compute, void *work, Py_ssize_t units, Py_ssize_t grain, Py_ssize_t numbers,
         int threads
     )
-    int threads_of_call "csoftmax_threads"()
-    int openmp_limit "csoftmax_openmp_limit"()
-    int helpers_pay "csoftmax_helpers_pay"()
-    void set_up_threads "csoftmax_set_up_threads"()
+    int threads_of_call()
+    int openmp_limit()
+    int helpers_pay()
+    void set_up_threads()
 
     const bint CSOFTMAX_OPENMP
-    int thread_limit_here "csoftmax_thread_limit_here"
-    int64_t thread_limit "csoftmax_thread_limit", helper_count "csoftmax_helper_count"
-    int64_t calls_helped "csoftmax_calls_helped", always "csoftmax_always"
-    int64_t load "csoftmax_load"(int64_t *place)
-    void store "csoftmax_store"(int64_t *place, int64_t value)
+    int thread_limit_here
+    # These are read and written atomically.
+    int64_t thread_limit, helper_count, calls_helped, always
 
 
 cdef enum:
