@@ -1,96 +1,59 @@
-"""Copies of rows to columns and back, masked ones, and from float16."""
+"""Copies of rows to columns and back, masked ones, and from float16. Steps are in bytes."""
 
 cdef float WIDENING = 2.0**112
 
 cdef extern from * nogil:
     """
-    #include <string.h>
-
-    /* y[j][i] = x[i][j], four by four; steps in bytes. A row has so few numbers that loops over
-       them become moves of single numbers, which take twice as long as everything else. */
-    #if defined(__has_builtin)
-    #if __has_builtin(__builtin_shufflevector)
-    #define CSOFTMAX_SHUFFLES 1
+    /* y[j][i] = x[i][j], four by four; steps in bytes. The compiler makes nothing as fast of loops
+       over numbers. */
+    #if defined(__clang__)
+    #define CSOFTMAX_CHOSEN(integers, a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+    #else
+    #define CSOFTMAX_CHOSEN(integers, a, b, ...) __builtin_shuffle(a, b, (integers){__VA_ARGS__})
     #endif
-    #endif
-
-    #ifdef CSOFTMAX_SHUFFLES
     typedef float csoftmax_floats __attribute__((vector_size(16)));
+    typedef int32_t csoftmax_ints __attribute__((vector_size(16)));
     typedef double csoftmax_doubles __attribute__((vector_size(16)));
+    typedef int64_t csoftmax_longs __attribute__((vector_size(16)));
 
     static inline void csoftmax_transpose_floats(
         const char *x, ptrdiff_t x_step, char *y, ptrdiff_t y_step)
     {
-        csoftmax_floats a, b, c, d, low, high, column;
-        memcpy(&a, x, 16);
-        memcpy(&b, x + x_step, 16);
-        memcpy(&c, x + 2 * x_step, 16);
-        memcpy(&d, x + 3 * x_step, 16);
-        low = __builtin_shufflevector(a, b, 0, 4, 1, 5);
-        high = __builtin_shufflevector(c, d, 0, 4, 1, 5);
-        column = __builtin_shufflevector(low, high, 0, 1, 4, 5);
-        memcpy(y, &column, 16);
-        column = __builtin_shufflevector(low, high, 2, 3, 6, 7);
-        memcpy(y + y_step, &column, 16);
-        low = __builtin_shufflevector(a, b, 2, 6, 3, 7);
-        high = __builtin_shufflevector(c, d, 2, 6, 3, 7);
-        column = __builtin_shufflevector(low, high, 0, 1, 4, 5);
-        memcpy(y + 2 * y_step, &column, 16);
-        column = __builtin_shufflevector(low, high, 2, 3, 6, 7);
-        memcpy(y + 3 * y_step, &column, 16);
-    }
-
-    static inline void csoftmax_transpose_two_doubles(
-        const char *x, ptrdiff_t x_step, char *y, ptrdiff_t y_step)
-    {
-        csoftmax_doubles a, b, column;
-        memcpy(&a, x, 16);
-        memcpy(&b, x + x_step, 16);
-        column = __builtin_shufflevector(a, b, 0, 2);
-        memcpy(y, &column, 16);
-        column = __builtin_shufflevector(a, b, 1, 3);
-        memcpy(y + y_step, &column, 16);
+        csoftmax_floats rows[4], before[4];
+        for (int k = 0; k < 4; k++) memcpy(rows + k, x + k * x_step, 16);
+        for (int round = 0; round < 2; round++) {
+            for (int k = 0; k < 4; k++) before[k] = rows[k];
+            for (int k = 0; k < 2; k++) {
+                csoftmax_floats a = before[k], b = before[k + 2];
+                rows[2 * k] = CSOFTMAX_CHOSEN(csoftmax_ints, a, b, 0, 4, 1, 5);
+                rows[2 * k + 1] = CSOFTMAX_CHOSEN(csoftmax_ints, a, b, 2, 6, 3, 7);
+            }
+        }
+        for (int k = 0; k < 4; k++) memcpy(y + k * y_step, rows + k, 16);
     }
 
     static inline void csoftmax_transpose_doubles(
         const char *x, ptrdiff_t x_step, char *y, ptrdiff_t y_step)
     {
-        csoftmax_transpose_two_doubles(x, x_step, y, y_step);
-        csoftmax_transpose_two_doubles(x + 16, x_step, y + 2 * y_step, y_step);
-        csoftmax_transpose_two_doubles(x + 2 * x_step, x_step, y + 16, y_step);
-        csoftmax_transpose_two_doubles(x + 2 * x_step + 16, x_step, y + 2 * y_step + 16, y_step);
-    }
-    #else
-    #define CSOFTMAX_TRANSPOSE(name, type) \
-        static void name(const char *x, ptrdiff_t x_step, char *y, ptrdiff_t y_step) \
-        { \
-            int i, j; \
-            for (i = 0; i < 4; i++) { \
-                for (j = 0; j < 4; j++) { \
-                    memcpy(y + j * y_step + i * sizeof(type), \
-                           x + i * x_step + j * sizeof(type), sizeof(type)); \
-                } \
-            } \
+        for (int i = 0; i < 4; i += 2) {
+            for (int j = 0; j < 4; j += 2) {
+                csoftmax_doubles a, b, column;
+                memcpy(&a, x + i * x_step + 8 * j, 16);
+                memcpy(&b, x + (i + 1) * x_step + 8 * j, 16);
+                column = CSOFTMAX_CHOSEN(csoftmax_longs, a, b, 0, 2);
+                memcpy(y + j * y_step + 8 * i, &column, 16);
+                column = CSOFTMAX_CHOSEN(csoftmax_longs, a, b, 1, 3);
+                memcpy(y + (j + 1) * y_step + 8 * i, &column, 16);
+            }
         }
-    CSOFTMAX_TRANSPOSE(csoftmax_transpose_floats, float)
-    CSOFTMAX_TRANSPOSE(csoftmax_transpose_doubles, double)
-    #endif
+    }
     """
-    void csoftmax_transpose_floats(const char *, npy_intp, char *, npy_intp)
-    void csoftmax_transpose_doubles(const char *, npy_intp, char *, npy_intp)
+    void transpose_floats "csoftmax_transpose_floats"(const char *, npy_intp, char *, npy_intp)
+    void transpose_doubles "csoftmax_transpose_doubles"(const char *, npy_intp, char *, npy_intp)
 
 
-cdef inline floating *at(char *base, npy_intp offset, floating type_tag) noexcept nogil:
+cdef inline floating *at(const char *base, npy_intp offset, floating type_tag) noexcept nogil:
     return <floating *> (base + offset)
-
-
-cdef inline void transpose_four(
-    char *x, npy_intp x_step, char *y, npy_intp y_step, floating type_tag
-) noexcept nogil:
-    if floating is float:
-        csoftmax_transpose_floats(x, x_step, y, y_step)
-    else:
-        csoftmax_transpose_doubles(x, x_step, y, y_step)
 
 
 cdef inline void copy_numbers(
@@ -110,77 +73,64 @@ cdef inline void copy_numbers(
         i += LANES
 
 
-cdef inline void to_columns(
-    char *x, npy_intp row_step, npy_intp number_step, floating *tile, npy_intp width,
-    npy_intp rows, npy_intp n
+cdef inline void transpose(
+    const char *x, npy_intp x_row_step, npy_intp x_step, npy_intp x_side_step, char *y,
+    npy_intp y_row_step, npy_intp y_step, npy_intp y_side_step, npy_intp rows, npy_intp n,
+    floating type_tag
 ) noexcept nogil:
-    """Numbers of a row go under one another, `width` apart."""
-    cdef npy_intp size = sizeof(floating), r = 0, i
-    if row_step == size:
-        for i in range(n):
-            copy_numbers(at[floating](x, i * number_step, 0), tile + i * width, rows)
-        return
-    if number_step == size:
-        while r + 4 <= rows and n >= 4:
-            i = 0
-            while i < n:
-                i = min(i, n - 4)    # the last step overlaps the one before
-                transpose_four[floating](
-                    x + r * row_step + i * size, row_step, <char *> (tile + i * width + r),
-                    width * size, 0,
-                )
-                i += 4
-            r += 4
+    """Four by four numbers: their other two steps, the side steps, are those of neighbours."""
+    cdef npy_intp r = 0, i
     while r < rows:
-        for i in range(n):
-            tile[i * width + r] = at[floating](x, r * row_step + i * number_step, 0)[0]
-        r += 1
-
-
-cdef inline void from_columns(
-    floating *tile, npy_intp width, char *y, npy_intp row_step, npy_intp number_step,
-    npy_intp rows, npy_intp n
-) noexcept nogil:
-    cdef npy_intp size = sizeof(floating), r = 0, i
-    if row_step == size:
-        for i in range(n):
-            copy_numbers(tile + i * width, at[floating](y, i * number_step, 0), rows)
-        return
-    if number_step == size:
-        while r + 4 <= rows and n >= 4:
-            i = 0
-            while i < n:
-                i = min(i, n - 4)
-                transpose_four[floating](
-                    <char *> (tile + i * width + r), width * size,
-                    y + r * row_step + i * size, row_step, 0,
+        r = min(r, rows - 4)    # the last step overlaps the one before
+        i = 0
+        while i < n:
+            i = min(i, n - 4)
+            if floating is float:
+                transpose_floats(
+                    x + r * x_row_step + i * x_step, x_side_step,
+                    y + r * y_row_step + i * y_step, y_side_step,
                 )
-                i += 4
-            r += 4
-    while r < rows:
+            else:
+                transpose_doubles(
+                    x + r * x_row_step + i * x_step, x_side_step,
+                    y + r * y_row_step + i * y_step, y_side_step,
+                )
+            i += 4
+        r += 4
+
+
+cdef inline void copy_rows(
+    const char *x, npy_intp x_row_step, npy_intp x_step, char *y, npy_intp y_row_step,
+    npy_intp y_step, npy_intp rows, npy_intp n, floating type_tag
+) noexcept nogil:
+    """To columns or back, where one of the steps is that of neighbours, or between rows."""
+    cdef floating four[4]
+    cdef npy_intp size = sizeof(floating), i, r, k
+    cdef bint is_large = rows >= 4 and n >= 4
+    if x_row_step == size and y_row_step == size:
         for i in range(n):
-            at[floating](y, r * row_step + i * number_step, 0)[0] = tile[i * width + r]
-        r += 1
-
-
-cdef inline void copy_to_rows(
-    char *x, npy_intp row_step, npy_intp number_step, floating *y, npy_intp y_step,
-    npy_intp rows, npy_intp n
-) noexcept nogil:
-    cdef npy_intp i, r
-    for i in range(n):
-        for r in range(rows):
-            y[r * y_step + i] = at[floating](x, r * row_step + i * number_step, 0)[0]
-
-
-cdef inline void copy_from_rows(
-    const floating *x, npy_intp x_step, char *y, npy_intp row_step, npy_intp number_step,
-    npy_intp rows, npy_intp n
-) noexcept nogil:
-    cdef npy_intp i, r
-    for i in range(n):
-        for r in range(rows):
-            at[floating](y, r * row_step + i * number_step, 0)[0] = x[r * x_step + i]
+            copy_numbers(at[floating](x, i * x_step, 0), at[floating](y, i * y_step, 0), rows)
+    elif is_large and x_step == size and y_row_step == size:
+        transpose[floating](
+            x, x_row_step, size, x_row_step, y, size, y_step, y_step, rows, n, 0
+        )
+    elif is_large and x_row_step == size and y_step == size:
+        transpose[floating](
+            x, size, x_step, x_step, y, y_row_step, size, y_row_step, rows, n, 0
+        )
+    else:
+        for i in range(n):
+            r = 0
+            while r + 4 <= rows:    # all are loaded before the first is stored
+                for k in range(4):
+                    four[k] = at[floating](x, (r + k) * x_row_step + i * x_step, 0)[0]
+                for k in range(4):
+                    at[floating](y, (r + k) * y_row_step + i * y_step, 0)[0] = four[k]
+                r += 4
+            for r in range(r, rows):
+                at[floating](y, r * y_row_step + i * y_step, 0)[0] = at[floating](
+                    x, r * x_row_step + i * x_step, 0
+                )[0]
 
 
 # Masks: bytes, 0 where a number is left out. -inf is put in its place, so no function knows of
@@ -206,56 +156,56 @@ cdef inline floating kept_or_minus_infinity(floating x, char mask) noexcept nogi
         return d.value
 
 
-cdef inline void copy_masked_run(
-    char *x, npy_intp stride, const char *mask, npy_intp mask_stride, floating *y, npy_intp count
+cdef inline void copy_masked_rows(
+    const char *x, npy_intp x_row_step, npy_intp x_step, const char *mask, npy_intp mask_row_step,
+    npy_intp mask_step, char *y, npy_intp y_row_step, npy_intp rows, npy_intp n, floating type_tag
 ) noexcept nogil:
-    """To numbers that are contiguous. Not by way of local arrays, as bytes and numbers make vectors
-    of other sizes there, for which the next load waits."""
-    cdef npy_intp i
-    if stride == <npy_intp> sizeof(floating) and mask_stride == 1:
-        for i in range(count):
-            y[i] = kept_or_minus_infinity((<floating *> x)[i], mask[i])
-    else:
-        for i in range(count):
-            y[i] = kept_or_minus_infinity(at[floating](x, i * stride, 0)[0], mask[i * mask_stride])
+    """To rows whose numbers lie side by side. Not by way of local arrays, as bytes and numbers make
+    vectors of other sizes there, for which the next load waits."""
+    cdef npy_intp size = sizeof(floating), r, i
+    cdef floating *to
+    if x_row_step == n * x_step and mask_row_step == n * mask_step and y_row_step == n * size:
+        n *= rows    # as one row
+        rows = 1
+    for r in range(rows):
+        to = at[floating](y, r * y_row_step, 0)
+        if x_step == size and mask_step == 1:
+            for i in range(n):
+                to[i] = kept_or_minus_infinity(at[floating](x, 0, 0)[i], mask[i])
+        else:
+            for i in range(n):
+                to[i] = kept_or_minus_infinity(at[floating](x, i * x_step, 0)[0], mask[i * mask_step])
+        x += x_row_step
+        mask += mask_row_step
 
 
 cdef inline void copy_masked(
-    char *x, npy_intp row_step, npy_intp number_step, const char *mask, npy_intp mask_row_step,
-    npy_intp mask_step, floating *y, npy_intp y_row_step, npy_intp y_step, npy_intp rows,
-    npy_intp n
+    const char *x, npy_intp x_row_step, npy_intp x_step, const char *mask, npy_intp mask_row_step,
+    npy_intp mask_step, char *y, npy_intp y_row_step, npy_intp y_step, npy_intp rows, npy_intp n,
+    floating type_tag
 ) noexcept nogil:
-    """y has steps in numbers, one of them 1. Short rows are masked while they are contiguous, and
-    then moved to columns."""
+    """To rows or columns. Short rows are masked while they lie side by side, and then moved to
+    columns."""
     cdef floating masked[FEW * FLOAT_LANES]
-    cdef npy_intp size = sizeof(floating), r = 0, count, i
-    if y_step == 1:
-        for r in range(rows):
-            copy_masked_run(
-                x + r * row_step, number_step, mask + r * mask_row_step, mask_step,
-                y + r * y_row_step, n,
-            )
-    elif row_step == size:
-        for i in range(n):
-            copy_masked_run(
-                x + i * number_step, size, mask + i * mask_step, mask_row_step, y + i * y_step,
-                rows,
-            )
+    cdef npy_intp size = sizeof(floating), r = 0, count
+    if y_step == size:
+        copy_masked_rows[floating](
+            x, x_row_step, x_step, mask, mask_row_step, mask_step, y, y_row_step, rows, n, 0
+        )
+    elif x_row_step == size:
+        copy_masked_rows[floating](
+            x, x_step, size, mask, mask_step, mask_row_step, y, y_step, n, rows, 0
+        )
     else:
         while r < rows:
             count = min(rows - r, FEW * FLOAT_LANES // n)
-            if row_step == n * number_step and mask_row_step == n * mask_step:
-                copy_masked_run(
-                    x + r * row_step, number_step, mask + r * mask_row_step, mask_step, masked,
-                    count * n,
-                )
-            else:
-                for i in range(count):
-                    copy_masked_run(
-                        x + (r + i) * row_step, number_step, mask + (r + i) * mask_row_step,
-                        mask_step, masked + i * n, n,
-                    )
-            to_columns(<char *> masked, n * size, size, y + r, y_step, count, n)
+            copy_masked_rows[floating](
+                x + r * x_row_step, x_row_step, x_step, mask + r * mask_row_step, mask_row_step,
+                mask_step, <char *> masked, n * size, count, n, 0,
+            )
+            copy_rows[floating](
+                <char *> masked, n * size, size, y + r * y_row_step, size, y_step, count, n, 0
+            )
             r += count
 
 

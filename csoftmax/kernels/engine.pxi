@@ -326,22 +326,21 @@ cdef inline void load_part(
 ) noexcept nogil:
     """Classes from `first` on."""
     cdef const Plan *plan = job.plan
-    cdef npy_intp row_stride = plan.strides[0][role], stride = plan.stride[role]
     cdef npy_intp size = sizeof(floating)
-    cdef char *x = part.places[role] + first * stride
+    cdef char *x = part.places[role] + first * plan.stride[role]
     cdef const char *mask = part.places[COMPANION] + first * plan.stride[COMPANION]
-    cdef floating *y = <floating *> to.data + part.first * to.row_step
+    cdef char *y = <char *> to.data + part.first * to.row_step * size
     if role == LOGITS and job.operation.is_masked:
         copy_masked[floating](
-            x, row_stride, stride, mask, plan.strides[0][COMPANION], plan.stride[COMPANION], y,
-            to.row_step, to.class_step, part.rows, classes,
+            x, plan.strides[0][role], plan.stride[role], mask, plan.strides[0][COMPANION],
+            plan.stride[COMPANION], y, to.row_step * size, to.class_step * size, part.rows,
+            classes, 0,
         )
-    elif job.layout == ROWS:
-        copy_to_rows[floating](x, row_stride, stride, y, to.row_step, part.rows, classes)
-    elif stride == size:    # a constant makes better code
-        to_columns[floating](x, row_stride, size, y, to.class_step, part.rows, classes)
     else:
-        to_columns[floating](x, row_stride, stride, y, to.class_step, part.rows, classes)
+        copy_rows[floating](
+            x, plan.strides[0][role], plan.stride[role], y, to.row_step * size,
+            to.class_step * size, part.rows, classes, 0,
+        )
 
 
 cdef inline void store_part(
@@ -349,16 +348,12 @@ cdef inline void store_part(
     floating type_tag
 ) noexcept nogil:
     cdef const Plan *plan = job.plan
-    cdef npy_intp row_stride = plan.strides[0][RESULT], stride = plan.stride[RESULT]
     cdef npy_intp size = sizeof(floating)
-    cdef char *y = part.places[RESULT] + first * stride
-    cdef floating *x = <floating *> view.data + part.first * view.row_step
-    if job.layout == ROWS:
-        copy_from_rows[floating](x, view.row_step, y, row_stride, stride, part.rows, classes)
-    elif stride == size:
-        from_columns[floating](x, view.class_step, y, row_stride, size, part.rows, classes)
-    else:
-        from_columns[floating](x, view.class_step, y, row_stride, stride, part.rows, classes)
+    copy_rows[floating](
+        <char *> view.data + part.first * view.row_step * size, view.row_step * size,
+        view.class_step * size, part.places[RESULT] + first * plan.stride[RESULT],
+        plan.strides[0][RESULT], plan.stride[RESULT], part.rows, classes, 0,
+    )
 
 
 cdef inline View loaded(
