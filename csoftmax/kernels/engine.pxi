@@ -20,8 +20,6 @@ cdef enum Function:
     # of single numbers
     SIGMOID
     BINARY_CROSS_ENTROPY
-    EXP
-    LOG_1P
 
 
 cdef struct Operation:

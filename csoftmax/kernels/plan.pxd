@@ -20,11 +20,11 @@ cdef enum:
     LOGITS         # or what is in their place: probabilities, numbers
     COMPANION      # of the logits' shape: a mask, the targets, or a gradient
     RESULT         # of the logits' shape
+    WEIGHT         # of elementwise losses
+    POS_WEIGHT
     TEMPERATURE    # these have one number for each row
     TARGET
     ROW_RESULT
-    WEIGHT         # of elementwise losses
-    POS_WEIGHT
     ROLES
 
 
