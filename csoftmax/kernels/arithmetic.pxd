@@ -71,7 +71,22 @@ cdef extern from * nogil:
     static const double LN2_HI_DOUBLE = 0x1.62e42fefa2p-1, LN2_LO_DOUBLE = 0x1.9ef35793c7673p-41;
     static const double LOG2_E = 0x1.71547652b82fep+0, LN2 = 0x1.62e42fefa39efp-1;
     static const double SQRT_HALF = 0x1.6a09e667f3bcdp-1;
+
+    /* By Horner's rule, c[first] the coefficient of the highest power, c[last] the one without x.
+       Loops over lanes become vectors only if this one is unrolled before. */
+    #define CSOFTMAX_POLYNOMIAL(name, type, multiply_add) \\
+        static CYTHON_INLINE type name(const type *c, int first, int last, type x) { \\
+            type sum = c[first]; \\
+            _Pragma("GCC unroll 16") \\
+            for (int k = first - 1; k >= last; k--) \\
+                sum = multiply_add(sum, x, c[k]); \\
+            return sum; \\
+        }
+    CSOFTMAX_POLYNOMIAL(polynomial_in_float, float, csoftmax_fmaf)
+    CSOFTMAX_POLYNOMIAL(polynomial, double, csoftmax_fma)
     """
+    float polynomial_in_float(const float *, int, int, float) noexcept
+    double polynomial(const double *, int, int, double) noexcept
     float csoftmax_fmaf(float, float, float) noexcept
     double csoftmax_fma(double, double, double) noexcept
     double exact_fma "fma"(double, double, double) noexcept
@@ -195,23 +210,10 @@ cdef inline DoubleDouble dd_reciprocal(DoubleDouble s, floating type_tag) noexce
 
 cdef inline floating exp_quotient(floating r) noexcept nogil:
     """(exp(r) - 1 - r) / r^2 for |r| <= ln2 / 2."""
-    cdef floating q
     if floating is float:
-        q = multiply_add(EXP_FLOAT[6], r, EXP_FLOAT[5])
-        q = multiply_add(q, r, EXP_FLOAT[4])
-        q = multiply_add(q, r, EXP_FLOAT[3])
-        q = multiply_add(q, r, EXP_FLOAT[2])
+        return polynomial_in_float(EXP_FLOAT, 6, 2, r)
     else:
-        q = multiply_add(EXP_DOUBLE[11], r, EXP_DOUBLE[10])
-        q = multiply_add(q, r, EXP_DOUBLE[9])
-        q = multiply_add(q, r, EXP_DOUBLE[8])
-        q = multiply_add(q, r, EXP_DOUBLE[7])
-        q = multiply_add(q, r, EXP_DOUBLE[6])
-        q = multiply_add(q, r, EXP_DOUBLE[5])
-        q = multiply_add(q, r, EXP_DOUBLE[4])
-        q = multiply_add(q, r, EXP_DOUBLE[3])
-        q = multiply_add(q, r, EXP_DOUBLE[2])
-    return q
+        return polynomial(EXP_DOUBLE, 11, 2, r)
 
 
 cdef inline floating exp_polynomial(floating r) noexcept nogil:
@@ -254,13 +256,9 @@ cdef inline floating exponential(
     Largest error measured: 0.85 ULP in float and double; without FMA 1.09 and 1.11.
     """
     cdef floating magic = <floating> params.magic
-    cdef floating ln2_hi, ln2_lo, t, n, r
-    if floating is float:
-        ln2_hi = LN2_HI_FLOAT
-        ln2_lo = LN2_LO_FLOAT
-    else:
-        ln2_hi = LN2_HI_DOUBLE
-        ln2_lo = LN2_LO_DOUBLE
+    cdef floating ln2_hi = LN2_HI_FLOAT if floating is float else LN2_HI_DOUBLE
+    cdef floating ln2_lo = LN2_LO_FLOAT if floating is float else LN2_LO_DOUBLE
+    cdef floating t, n, r
     if kind == GENERAL:
         x = x - <floating> params.shift
     if x < <floating> params.lowest:
@@ -341,12 +339,7 @@ cdef inline DoubleDouble log_1p(DoubleDouble r) noexcept nogil:
     half_square = 0.5 * f * f
     s = f / (2.0 + f)
     z = s * s
-    q = multiply_add(LOG_DOUBLE[6], z, LOG_DOUBLE[5])
-    q = multiply_add(q, z, LOG_DOUBLE[4])
-    q = multiply_add(q, z, LOG_DOUBLE[3])
-    q = multiply_add(q, z, LOG_DOUBLE[2])
-    q = multiply_add(q, z, LOG_DOUBLE[1])
-    q = multiply_add(q, z, LOG_DOUBLE[0]) * z
+    q = polynomial(LOG_DOUBLE, 6, 0, z) * z
     rest = multiply_add(s, half_square + q, multiply_add(k, LN2_LO_DOUBLE, rest))
     total = two_sum(k * LN2_HI_DOUBLE, f)
     total.lo += rest - half_square
@@ -356,18 +349,8 @@ cdef inline DoubleDouble log_1p(DoubleDouble r) noexcept nogil:
 cdef inline floating log_1p_up_to_one(floating x) noexcept nogil:
     """log(1 + x) for 0 <= x <= 1 in the type of x, for floats in half the operations."""
     cdef DoubleDouble log_sum
-    cdef floating q
     if floating is float:
-        q = multiply_add(LOG_1P_FLOAT[10], x, LOG_1P_FLOAT[9])
-        q = multiply_add(q, x, LOG_1P_FLOAT[8])
-        q = multiply_add(q, x, LOG_1P_FLOAT[7])
-        q = multiply_add(q, x, LOG_1P_FLOAT[6])
-        q = multiply_add(q, x, LOG_1P_FLOAT[5])
-        q = multiply_add(q, x, LOG_1P_FLOAT[4])
-        q = multiply_add(q, x, LOG_1P_FLOAT[3])
-        q = multiply_add(q, x, LOG_1P_FLOAT[2])
-        q = multiply_add(q, x, LOG_1P_FLOAT[1])
-        return multiply_add(q * x, x, x)
+        return multiply_add(polynomial_in_float(LOG_1P_FLOAT, 10, 1, x) * x, x, x)
     else:
         log_sum = log_1p(from_double(x))
         return log_sum.hi + log_sum.lo
