@@ -5,21 +5,38 @@ so that they do. It is computed tile by tile. A row that is longer than a chunk 
 the sums of its chunks, whose bounds depend on its length alone.
 """
 
+from cython cimport floating
+from cpython.mem cimport PyMem_RawFree
+from libc.math cimport INFINITY, NAN, fabs, floor, frexp, ldexp, rint
+from libc.stdint cimport int64_t
+from libc.string cimport memset
+from numpy cimport npy_intp
 
-cdef enum Function:
-    SOFTMAX
-    LOG_SOFTMAX
-    LOGSUMEXP
-    ENTROPY
-    CLASS_LOSS      # targets are class indices, and no other class counts
-    INDEX_LOSS      # or all do, by label smoothing
-    TARGETS_LOSS    # targets are probabilities
-    NLL_LOSS        # of log-probabilities
-    SOFTMAX_VJP
-    LOG_SOFTMAX_VJP
-    # of single numbers
-    SIGMOID
-    BINARY_CROSS_ENTROPY
+from csoftmax.kernels.arithmetic cimport (
+    GENERAL, LN2_HI_DOUBLE, LN2_LO_DOUBLE, LOG2_E, PLAIN, DoubleDouble, dd_add, dd_mul, exact_fma,
+    exp_dd, from_double, largest_unshifted, power_of_two, two_sum,
+)
+from csoftmax.kernels.copies cimport FEW, copy_masked, copy_rows
+from csoftmax.kernels.formulas cimport WeightedSums, from_higher, is_finite, sum_of_exponentials
+from csoftmax.kernels.functions cimport (
+    set_entropy, set_log_softmax, set_logsumexp, set_loss, set_softmax, set_vjp, smallest_others,
+    sum_of_row, take_largest_out, use_sums_of_others, weighted_sums_of_row,
+)
+from csoftmax.kernels.lanes cimport LANE_BYTES, whole_lanes
+from csoftmax.kernels.passes cimport (
+    BY_EXPONENTIALS, BY_OFFSETS, BY_TARGETS, COLUMNS, GRADS, GRADS_OF_OFFSETS, LOG_PROBABILITIES,
+    LOG_PROBABILITY_GRADS, LOG_SOFTMAX_VJPS, MAX_ROWS, NOTHING_WEIGHED, NO_VALUES, OTHERS,
+    OTHERS_KEPT, PROBABILITIES, PROBABILITY_GRADS, ROWS, SOFTMAX_VJPS, Layout, Tile, Values, View,
+    Weighing, find_maxima_of_columns, find_maxima_of_rows, in_type_of, lanes_of, set_params,
+    sum_exponentials, weigh, write,
+)
+from csoftmax.kernels.plan cimport (
+    CLASS_LOSS, COMPANION, ENTROPY, INDEX_LOSS, LOGITS, LOGSUMEXP, LOG_SOFTMAX, LOG_SOFTMAX_VJP,
+    NLL_LOSS, RESULT, ROLES, ROW_RESULT, SOFTMAX, SOFTMAX_VJP, TARGET, TARGETS_LOSS, TEMPERATURE,
+    Function, Plan, locate,
+)
+from csoftmax.kernels.stops cimport NUMBERS_PER_SHARE, is_stopped, must_stop, scratch_memory
+from csoftmax.kernels.threads cimport Work, share, threads_for
 
 
 cdef struct Operation:
@@ -38,8 +55,6 @@ cdef struct LossTerms:
 
 
 cdef enum:
-    # Rows with up to FEW numbers go in columns, to which they are copied.
-    FEW = 63
     # Of columns at a time. More are faster in the cache by up to a tenth, and slower out of it:
     # 10^6 rows of 33 took 0.63 ns a number with 16 KiB, 0.42 with this.
     COPY_BYTES = 2048
@@ -110,7 +125,7 @@ cdef struct Rows:
     View logits
     View companion
     View result
-    View exponentials
+    const char *next_logits    # of the block, or chunk, that comes after this one
 
 
 cdef inline Values values_of(const Operation *operation) noexcept nogil:
@@ -376,6 +391,10 @@ cdef inline void load_operands(
     Rows *rows, floating type_tag
 ) noexcept nogil:
     rows.logits = loaded[floating](job, block, LOGITS, 0, first, classes, copies, 0)
+    rows.next_logits = block.parts[0].places[LOGITS] + (
+        block.rows * job.plan.strides[0][LOGITS] if block.rows > 1
+        else (first + classes) * job.plan.stride[LOGITS]
+    )
     rows.companion = rows.logits
     if job.weighing == BY_TARGETS or is_vjp(job):
         rows.companion = loaded[floating](job, block, COMPANION, 1, first, classes, copies, 0)
@@ -387,7 +406,6 @@ cdef inline void load_operands(
         rows.result = view_of_copy[floating](job, copies, 2, block.rows, classes, 0)
     else:
         rows.result = rows.logits
-    rows.exponentials = rows.result
 
 
 cdef inline void store_results(
@@ -408,24 +426,22 @@ cdef inline void start_tile(
     tile.rows = count
     tile.padded = (count + 3) // 4 * 4 if job.layout == ROWS else whole_lanes[floating](count, 0)
     tile.classes = classes
-    tile.ahead = count * rows.logits.row_step if count > 1 else classes
     tile.span = classes
-    if job.path == COPIED_COLUMNS:
-        tile.ahead = 0
-    elif job.path == DIRECT_COLUMNS:
+    tile.ahead = 0
+    if lies_right(job, LOGITS, sizeof(floating)):
+        tile.ahead = count * rows.logits.row_step if count > 1 else classes
+    elif job.layout == ROWS:    # copied, block by block
+        tile.ahead = (rows.next_logits - <char *> rows.logits.data) // <npy_intp> sizeof(floating)
+    if job.path == DIRECT_COLUMNS:
         tile.span = SPAN
         if rows.logits.class_step * <npy_intp> sizeof(floating) % PAGE_BYTES == 0:
             tile.span = SPAN_OF_PAGES
     tile.logits = rows.logits
     tile.companion = rows.companion
     tile.result = rows.result
-    tile.exponentials = rows.exponentials
     tile.logits.data = <floating *> tile.logits.data + begin * tile.logits.row_step
     tile.companion.data = <floating *> tile.companion.data + begin * tile.companion.row_step
     tile.result.data = <floating *> tile.result.data + begin * tile.result.row_step
-    tile.exponentials.data = (
-        <floating *> tile.exponentials.data + begin * tile.exponentials.row_step
-    )
     if job.loss != NULL:
         tile.class_weights = job.loss.class_weights
         tile.share = job.loss.share
@@ -646,7 +662,7 @@ cdef void look_for_nan(Tile *tile, floating type_tag) noexcept nogil:
 
 
 cdef void sum_others_anew(
-    Tile *tile, Layout layout, bint are_kept, Py_ssize_t terms_in_lane, floating type_tag
+    Tile *tile, Layout layout, bint are_kept, double smallest, floating type_tag
 ) noexcept nogil:
     """Where the sums of a loss stand meanwhile, these are put aside."""
     cdef WeightedSums weighted[MAX_ROWS]
@@ -657,7 +673,7 @@ cdef void sum_others_anew(
         weighted[r].distances.hi = tile.distances_hi[r]
         weighted[r].distances.lo = tile.distances_lo[r]
     weigh_of[floating](tile, layout, OTHERS_KEPT if are_kept else OTHERS, 0)
-    use_sums_of_others[floating](tile, terms_in_lane, 0)
+    use_sums_of_others(tile, smallest)
     for r in range(tile.padded):
         tile.weights_hi[r] = weighted[r].weights.hi
         tile.weights_lo[r] = weighted[r].weights.lo
@@ -666,8 +682,9 @@ cdef void sum_others_anew(
 
 
 cdef void sum_tile(const Job *job, Tile *tile, floating type_tag) noexcept nogil:
-    cdef npy_intp LANES = LANE_BYTES // <npy_intp> sizeof(floating)
-    cdef npy_intp terms_in_lane = tile.classes // LANES + 1 if job.layout == ROWS else tile.classes
+    # As many as there could be: a mask that leaves out some of a tile shall not change bits.
+    cdef npy_intp lanes = lanes_of[floating](0), terms = job.plan.n
+    cdef double smallest
     cdef bint are_kept = keeps_exponentials(job)
     cdef npy_intp r
     if is_vjp(job):
@@ -687,8 +704,14 @@ cdef void sum_tile(const Job *job, Tile *tile, floating type_tag) noexcept nogil
         sum_rows[floating](tile, are_kept, job.takes_logarithm, 0)
     else:
         sum_columns[floating](tile, are_kept, job.takes_logarithm, 0)
-    if job.takes_logarithm and take_largest_out[floating](tile, terms_in_lane, 0):
-        sum_others_anew[floating](tile, job.layout, are_kept, terms_in_lane, 0)
+    if job.takes_logarithm:
+        if job.layout == ROWS:
+            terms = min(terms, chunk_length[floating](0) + lanes)
+        smallest = smallest_others[floating](
+            terms, terms // lanes + 1 if job.layout == ROWS else terms, 0
+        )
+        if take_largest_out[floating](tile, smallest, 0):
+            sum_others_anew[floating](tile, job.layout, are_kept, smallest, 0)
     if job.weighing == BY_EXPONENTIALS:
         weigh_of[floating](tile, job.layout, BY_EXPONENTIALS, 0)
 
@@ -855,16 +878,69 @@ cdef void change_rows_for_extremes(
             )
 
 
+# A mask may leave out all that comes after some class in a whole block, as causal ones do. Then
+# nothing is computed there.
+
+cdef inline bint is_any_set(const char *mask) noexcept nogil:
+    """Of a vector of bytes."""
+    cdef char any_of = 0
+    cdef npy_intp k
+    for k in range(LANE_BYTES):
+        any_of |= mask[k]
+    return any_of != 0
+
+
+cdef inline npy_intp classes_kept(
+    const Job *job, const Block *block, floating type_tag
+) noexcept nogil:
+    """Up to the last that some row keeps, in whole vectors: a class has the same lane wherever it
+    ends."""
+    cdef npy_intp stride = job.plan.stride[COMPANION], kept = lanes_of[floating](0), p, r, i
+    cdef const char *mask
+    if not job.operation.is_masked or job.layout == COLUMNS:
+        return job.plan.n
+    for p in range(block.count):
+        for r in range(block.parts[p].rows):
+            mask = block.parts[p].places[COMPANION] + r * job.plan.strides[0][COMPANION]
+            i = job.plan.n
+            while stride == 1 and i - LANE_BYTES >= kept and not is_any_set(mask + i - LANE_BYTES):
+                i -= LANE_BYTES
+            while i > kept and not mask[(i - 1) * stride]:
+                i -= 1
+            kept = i
+    return min(job.plan.n, whole_lanes[floating](kept, 0))
+
+
+cdef inline void leave_out(
+    const Job *job, const Block *block, npy_intp first, floating type_tag
+) noexcept nogil:
+    """Classes from `first` on."""
+    cdef npy_intp stride = job.plan.stride[RESULT], p, r, i
+    cdef floating left_out = -INFINITY if job.values == LOG_PROBABILITIES else 0.0
+    cdef char *y
+    if job.values == NO_VALUES:
+        return
+    for p in range(block.count):
+        for r in range(block.parts[p].rows):
+            y = block.parts[p].places[RESULT] + r * job.plan.strides[0][RESULT]
+            if stride == <npy_intp> sizeof(floating):
+                for i in range(first, job.plan.n):
+                    (<floating *> y)[i] = left_out
+            else:
+                for i in range(first, job.plan.n):
+                    (<floating *> (y + i * stride))[0] = left_out
+
+
 cdef void compute_rows(
     const Job *job, const Block *block, char *copies, floating type_tag
 ) noexcept nogil:
     cdef Tile tile
     cdef Rows rows
-    cdef npy_intp begin = 0
-    load_operands[floating](job, block, 0, job.plan.n, copies, &rows, 0)
+    cdef npy_intp begin = 0, classes = classes_kept[floating](job, block, 0)
+    load_operands[floating](job, block, 0, classes, copies, &rows, 0)
     while begin < block.rows:
         start_tile[floating](
-            job, &rows, begin, min(job.rows_of_tile, block.rows - begin), job.plan.n, &tile, 0
+            job, &rows, begin, min(job.rows_of_tile, block.rows - begin), classes, &tile, 0
         )
         gather_operands[floating](job, block, begin, &tile, 0)
         if job.has_extremes and not is_vjp(job):
@@ -878,7 +954,8 @@ cdef void compute_rows(
         if job.plan.data[ROW_RESULT] != NULL:
             scatter_results[floating](job, block, begin, &tile, 0)
         begin += tile.rows
-    store_results[floating](job, block, 0, job.plan.n, &rows, 0)
+    store_results[floating](job, block, 0, classes, &rows, 0)
+    leave_out[floating](job, block, classes, 0)
 
 
 # A row that is longer than a chunk. Chunks have exponentials and sums of their own, each in a unit
@@ -918,28 +995,36 @@ cdef inline npy_intp chunks_of(npy_intp n, floating type_tag) noexcept nogil:
     return max(1, (n - LANES) // chunk_length[floating](0) + 1) if n > LANES else 1
 
 
+cdef inline void start_chunk(
+    const LongRow *all, npy_intp c, int participant, Rows *rows, Tile *tile, floating type_tag
+) noexcept nogil:
+    cdef const Job *job = all.job
+    cdef npy_intp start = c * chunk_length[floating](0), count = chunk_length[floating](0)
+    cdef char *copies = all.copies + participant * SLOTS * job.slot_bytes
+    if c + 1 == all.count:
+        count = job.plan.n - start
+    load_operands[floating](job, all.block, start, count, copies, rows, 0)
+    start_tile[floating](job, rows, 0, 1, count, tile, 0)
+    if job.loss != NULL and job.loss.class_weights != NULL:
+        tile.class_weights = <floating *> job.loss.class_weights + start
+    if job.has_extremes and not is_vjp(job):
+        change_for_extreme(
+            <floating *> tile.logits.data, 1, count, start, &all.maximum, all.temperature
+        )
+
+
 cdef void sum_chunks(
     void *work, npy_intp first, npy_intp last, int participant, const floating *type_tag
 ) noexcept nogil:
     cdef LongRow *all = <LongRow *> work
     cdef const Job *job = all.job
-    cdef npy_intp length = chunk_length[floating](0), c, start, count
-    cdef char *copies = all.copies + participant * SLOTS * job.slot_bytes
+    cdef npy_intp length = chunk_length[floating](0), c
     cdef Chunk *chunk
     cdef Rows rows
     cdef Tile tile
     for c in range(first, last):
-        start = c * length
-        count = length if c + 1 < all.count else job.plan.n - start
-        load_operands[floating](job, all.block, start, count, copies, &rows, 0)
-        start_tile[floating](job, &rows, 0, 1, count, &tile, 0)
-        if job.loss != NULL and job.loss.class_weights != NULL:
-            tile.class_weights = <floating *> job.loss.class_weights + start
+        start_chunk[floating](all, c, participant, &rows, &tile, 0)
         gather_operands[floating](job, all.block, 0, &tile, 0)
-        if job.has_extremes and not is_vjp(job):
-            change_for_extreme(
-                <floating *> tile.logits.data, 1, count, start, &all.maximum, all.temperature
-            )
         clear_weighted_sums(&tile, 0)    # there may be none
         sum_tile[floating](job, &tile, 0)
         chunk = all.chunks + c
@@ -954,7 +1039,7 @@ cdef void sum_chunks(
         chunk.ratio = from_double(0)
         chunk.ratio_power = -3000
         if keeps_exponentials(job):
-            store_results[floating](job, all.block, start, count, &rows, 0)
+            store_results[floating](job, all.block, c * length, tile.classes, &rows, 0)
 
 
 cdef inline void set_ratio(Chunk *chunk, const Tile *whole, floating type_tag) noexcept nogil:
@@ -1066,7 +1151,7 @@ cdef void scale_to_row(const Chunk *chunk, Tile *tile, floating type_tag) noexce
     cdef double lowest = -250 if floating is float else -2000
     cdef double power = max(lowest, chunk.ratio_power)
     cdef DoubleDouble factor
-    cdef floating *e = <floating *> tile.exponentials.data
+    cdef floating *e = <floating *> tile.result.data
     cdef floating half, other_half
     cdef npy_intp i
     factor.hi = tile.factor_hi[0]
@@ -1088,32 +1173,22 @@ cdef void write_chunks(
 ) noexcept nogil:
     cdef LongRow *all = <LongRow *> work
     cdef const Job *job = all.job
-    cdef npy_intp length = chunk_length[floating](0), c, start, count
-    cdef char *copies = all.copies + participant * SLOTS * job.slot_bytes
+    cdef npy_intp length = chunk_length[floating](0), c
     cdef Rows rows
     cdef Tile tile
     for c in range(first, last):
-        start = c * length
-        count = length if c + 1 < all.count else job.plan.n - start
-        load_operands[floating](job, all.block, start, count, copies, &rows, 0)
-        if keeps_exponentials(job):
-            rows.result = loaded[floating](
-                job, all.block, RESULT, 2, start, count, copies, 0
+        start_chunk[floating](all, c, participant, &rows, &tile, 0)
+        if keeps_exponentials(job):    # which sum_chunks has left there
+            tile.result = rows.result = loaded[floating](
+                job, all.block, RESULT, 2, c * length, tile.classes,
+                all.copies + participant * SLOTS * job.slot_bytes, 0,
             )
-            rows.exponentials = rows.result
-        start_tile[floating](job, &rows, 0, 1, count, &tile, 0)
-        if job.loss != NULL and job.loss.class_weights != NULL:
-            tile.class_weights = <floating *> job.loss.class_weights + start
         set_row_of_chunk[floating](all.whole, &tile, 0)
-        if job.has_extremes and not is_vjp(job):
-            change_for_extreme(
-                <floating *> tile.logits.data, 1, count, start, &all.maximum, all.temperature
-            )
         if keeps_exponentials(job):
             scale_to_row[floating](all.chunks + c, &tile, 0)
         write_tile[floating](job, &tile, 0)
-        mend_rows[floating](job, all.block, 0, &tile, start, 0)
-        store_results[floating](job, all.block, start, count, &rows, 0)
+        mend_rows[floating](job, all.block, 0, &tile, c * length, 0)
+        store_results[floating](job, all.block, c * length, tile.classes, &rows, 0)
 
 
 cdef void compute_long_row(

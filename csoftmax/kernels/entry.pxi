@@ -18,14 +18,16 @@ from libc.string cimport memset
 from numpy cimport (
     NPY_BOOL, NPY_DOUBLE, NPY_FLOAT, NPY_FLOAT16, NPY_INT, NPY_INT64, NPY_ULONGLONG, NPY_USHORT,
     PyArray_CheckExact, PyArray_CompareLists, PyArray_CopyInto, PyArray_FillWithScalar,
-    PyArray_IS_C_CONTIGUOUS, PyArray_ISBEHAVED_RO, PyArray_ISFLOAT, PyArray_ISINTEGER,
-    PyArray_ISUNSIGNED, PyArray_ISWRITEABLE, PyArray_ITEMSIZE, PyArray_TYPE, import_array, ndarray,
-    npy_intp,
+    PyArray_ISBEHAVED_RO, PyArray_ISFLOAT, PyArray_ISINTEGER, PyArray_ISUNSIGNED,
+    PyArray_ISWRITEABLE, PyArray_IS_C_CONTIGUOUS, PyArray_ITEMSIZE, PyArray_TYPE, import_array,
+    ndarray, npy_intp,
 )
 
 from csoftmax.kernels.arithmetic cimport (
     PLAIN, DoubleDouble, ExpParams, exp_params, exponential, from_double, log_1p,
 )
+from csoftmax.kernels.copies cimport at, widen
+from csoftmax.kernels.elementwise cimport over_numbers, sum_of_numbers
 from csoftmax.kernels.environment cimport (
     CSOFTMAX_COMPILER, FE_ALL_EXCEPT, Environment, enter_environment, feclearexcept, fetestexcept,
     set_environment,
@@ -34,16 +36,20 @@ from csoftmax.kernels.formulas cimport is_finite
 from csoftmax.kernels.lanes cimport add_term
 from csoftmax.kernels.memory cimport CSOFTMAX_KEEPS_MEMORY, keep_limit, new_result
 from csoftmax.kernels.plan cimport (
-    COMPANION, LOGITS, POS_WEIGHT, RESULT, ROLES, ROW_RESULT, TARGET, TEMPERATURE, WEIGHT, Axes,
-    Plan, collapse, set_operand, start_plan,
+    BINARY_CROSS_ENTROPY, CLASS_LOSS, COMPANION, ENTROPY, INDEX_LOSS, LOGITS, LOGSUMEXP,
+    LOG_SOFTMAX, LOG_SOFTMAX_VJP, NLL_LOSS, POS_WEIGHT, RESULT, ROLES, ROW_RESULT, SIGMOID, SOFTMAX,
+    SOFTMAX_VJP, TARGET, TARGETS_LOSS, TEMPERATURE, WEIGHT, Axes, Function, Plan, collapse,
+    set_operand, start_plan,
 )
 from csoftmax.kernels.stops cimport raise_if_stopped
 from csoftmax.kernels.threads cimport (
     CSOFTMAX_OPENMP, NUMBERS_PER_THREAD, always, calls_helped, helper_count, helpers_pay,
-    openmp_limit, set_up_threads, thread_limit, thread_limit_here, threads_of_call,
+    openmp_limit, set_up_threads, share, thread_limit, thread_limit_here, threads_of_call,
 )
 
 import numpy as np
+
+include "engine.pxi"
 
 import_array()
 set_up_threads()
@@ -122,6 +128,8 @@ cdef bint compute(Call *call, floating type_tag) noexcept nogil:
     if call.is_summed:
         call.sum = sum_of_numbers(<const floating *> call.plan.data[summed], call.plan.rows)
         call.sum = call.sum / call.divisor if call.divisor != 0 else NAN
+        if call.sum != call.sum:    # one NaN, whichever it was among the numbers
+            call.sum = NAN
     return True
 
 

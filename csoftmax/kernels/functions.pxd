@@ -63,13 +63,13 @@ cdef inline double smallest_others(
 
 
 cdef inline bint take_largest_out(
-    Tile *tile, Py_ssize_t terms_in_lane, floating type_tag
+    Tile *tile, double smallest, floating type_tag
 ) noexcept nogil:
     """From the sums of all to those of the others, which is all that small losses consist of.
 
-    Whether one is so small that it has to be made anew. The largest terms are left in the factors.
+    Whether one is less than `smallest`, and has to be made anew. The largest terms are left in the
+    factors.
     """
-    cdef double smallest = smallest_others[floating](tile.classes, terms_in_lane, 0)
     cdef bint is_any_small = False
     cdef ExpParams params
     cdef DoubleDouble others
@@ -84,11 +84,8 @@ cdef inline bint take_largest_out(
     return is_any_small
 
 
-cdef inline void use_sums_of_others(
-    Tile *tile, Py_ssize_t terms_in_lane, floating type_tag
-) noexcept nogil:
+cdef inline void use_sums_of_others(Tile *tile, double smallest) noexcept nogil:
     """Those that were made anew, in the rows that need them."""
-    cdef double smallest = smallest_others[floating](tile.classes, terms_in_lane, 0)
     cdef Py_ssize_t r
     for r in range(tile.padded):
         if tile.sum_hi[r] < smallest * tile.factor_hi[r]:

@@ -93,8 +93,7 @@ cdef struct Tile:
     Py_ssize_t span           # of columns, so many classes of all blocks go together
     View logits
     View companion            # targets or gradients
-    View exponentials         # where they are kept: the results' place
-    View result
+    View result               # meanwhile the exponentials, where they are kept
     const void *class_weights
     double share              # of the targets in a loss: 1 - label_smoothing
     double offset             # of every class: label_smoothing / C
@@ -334,7 +333,7 @@ cdef inline void sum_exponentials(
     cdef Py_ssize_t LANES = lanes_of[floating](0), tail = tail_of[floating](tile, layout, 0)
     cdef Py_ssize_t vectors = vectors_of[floating](tile, layout, 0)
     cdef Py_ssize_t step = step_of[floating](&tile.logits, layout, 0)
-    cdef Py_ssize_t e_step = step_of[floating](&tile.exponentials, layout, 0)
+    cdef Py_ssize_t e_step = step_of[floating](&tile.result, layout, 0)
     cdef Py_ssize_t ahead = tile.ahead, span = vectors if layout == ROWS else tile.span
     cdef Py_ssize_t first = 0, end, block, v, k
     cdef floating total[FLOAT_LANES]
@@ -355,7 +354,7 @@ cdef inline void sum_exponentials(
         end = min(vectors, first + span)
         for block in range(blocks_of[floating](tile, layout, 0)):
             x = vector_at[floating](&tile.logits, block, first, layout, 0)
-            e = vector_at[floating](&tile.exponentials, block, first, layout, 0)
+            e = vector_at[floating](&tile.result, block, first, layout, 0)
             for k in range(LANES):
                 total[k] = START_OF_SUM
                 compensation[k] = sums.hi[k] = sums.lo[k] = 0
@@ -525,7 +524,7 @@ cdef inline void weigh(
     for outer in range(outer_count(tile, layout)):
         x = outer_place[floating](&tile.logits, outer, layout, 0)
         companion = outer_place[floating](&tile.companion, outer, layout, 0)
-        e = outer_place[floating](&tile.exponentials, outer, layout, 0)
+        e = outer_place[floating](&tile.result, outer, layout, 0)
         if layout == COLUMNS:
             for inner in range(vectors):
                 weigh_vector(
@@ -639,7 +638,7 @@ cdef inline void write(
     for outer in range(outer_count(tile, layout)):
         x = outer_place[floating](&tile.logits, outer, layout, 0)
         companion = outer_place[floating](&tile.companion, outer, layout, 0)
-        e = outer_place[floating](&tile.exponentials, outer, layout, 0)
+        e = outer_place[floating](&tile.result, outer, layout, 0)
         y = outer_place[floating](&tile.result, outer, layout, 0)
         if has_tail:
             write_vector(

@@ -28,6 +28,22 @@ cdef enum:
     ROLES
 
 
+cdef enum Function:
+    SOFTMAX
+    LOG_SOFTMAX
+    LOGSUMEXP
+    ENTROPY
+    CLASS_LOSS      # targets are class indices, and no other class counts
+    INDEX_LOSS      # or all do, by label smoothing
+    TARGETS_LOSS    # targets are probabilities
+    NLL_LOSS        # of log-probabilities
+    SOFTMAX_VJP
+    LOG_SOFTMAX_VJP
+    # of single numbers
+    SIGMOID
+    BINARY_CROSS_ENTROPY
+
+
 cdef struct Axes:
     # Of an array as a caller sees it.
     int count

@@ -109,8 +109,8 @@ static shared_number always;      /* all threads at any cost, for tests and benc
    part; what was saved, up to a limit, lets a machine that is disturbed at times keep helpers. */
 static shared_number credit;
 
-/* What calls alone took of late, and would have taken undisturbed, all pieces as fast as the fastest
-   one: 1 to 1 on a quiet machine. Beside others a call alone is disturbed, too, and so would have
+/* What calls alone took of late, and would have taken undisturbed, all pieces as fast as the
+   fastest one: 1 to 1 on a quiet machine. Beside others a call alone is disturbed, too, and so would have
    been one with helpers. */
 static shared_number time_alone = REMEMBERED, undisturbed_time_alone = REMEMBERED;
 

@@ -1,2 +1,2 @@
 # cython: language_level=3
-include "kernels.pxi"
+include "entry.pxi"

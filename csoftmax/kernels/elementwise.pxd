@@ -1,8 +1,27 @@
+# cython: language_level=3
 """Functions of single numbers, in blocks; sums of losses.
 
 What are rows in a plan are numbers here, of several groups in a block. A block of an operand whose
 numbers don't lie side by side is copied.
 """
+
+from cython cimport floating
+from cpython.mem cimport PyMem_RawFree
+from libc.math cimport NAN
+from numpy cimport npy_intp
+
+from csoftmax.kernels.arithmetic cimport DoubleDouble, ExpParams, exp_params
+from csoftmax.kernels.copies cimport copy_rows
+from csoftmax.kernels.formulas cimport binary_cross_entropy_of, sigmoid_of
+from csoftmax.kernels.lanes cimport FLOAT_LANES, LaneSums, add_term, clear, finished
+from csoftmax.kernels.passes cimport lanes_of
+from csoftmax.kernels.plan cimport (
+    BINARY_CROSS_ENTROPY, COMPANION, LOGITS, POS_WEIGHT, RESULT, ROLES, SIGMOID, WEIGHT, Function,
+    Plan, locate,
+)
+from csoftmax.kernels.stops cimport NUMBERS_PER_SHARE, is_stopped, must_stop, scratch_memory
+from csoftmax.kernels.threads cimport Work, share, threads_for
+
 
 cdef enum:
     BLOCK = 1024                 # numbers: 4 KiB of each operand, or 8
@@ -39,7 +58,7 @@ cdef inline void write_values(
         y[i] = value_of(function, operands, i, &of_zero)
 
 
-cdef void compute_block(Function function, floating **operands, npy_intp n) noexcept nogil:
+cdef inline void compute_block(Function function, floating **operands, npy_intp n) noexcept nogil:
     if function == SIGMOID:    # constants, for loops that do nothing for the other
         write_values(SIGMOID, operands, n)
     else:
@@ -58,7 +77,7 @@ cdef inline floating *block_or_copy(
     return <floating *> places[role]
 
 
-cdef void copy_block(
+cdef inline void copy_block(
     const Plan *plan, int role, npy_intp first, npy_intp count, floating *copy
 ) noexcept nogil:
     """Numbers from `first` on of an input to their copy; of results from it."""
@@ -85,7 +104,7 @@ cdef struct Blocks:
     npy_intp begin    # of the blocks that threads share
 
 
-cdef void over_blocks(
+cdef inline void over_blocks(
     void *work, npy_intp first, npy_intp last, int participant, const floating *type_tag
 ) noexcept nogil:
     cdef const Blocks *all = <Blocks *> work
@@ -111,7 +130,9 @@ cdef void over_blocks(
             copy_block(plan, RESULT, start, count, copies[RESULT])
 
 
-cdef void over_numbers(Function function, const Plan *plan, floating type_tag) noexcept nogil:
+cdef inline void over_numbers(
+    Function function, const Plan *plan, floating type_tag
+) noexcept nogil:
     """In shares, between which signals are handled."""
     cdef Blocks all
     cdef npy_intp blocks, first = 0, last, numbers
@@ -130,7 +151,7 @@ cdef void over_numbers(Function function, const Plan *plan, floating type_tag) n
 
 # Sums of losses, in float64, by blocks that depend on nothing but n.
 
-cdef double sum_of_block(const floating *x, npy_intp n) noexcept nogil:
+cdef inline double sum_of_block(const floating *x, npy_intp n) noexcept nogil:
     cdef npy_intp LANES = lanes_of[floating](0), i = 0, k
     cdef DoubleDouble total
     cdef LaneSums sums
@@ -151,7 +172,7 @@ cdef struct SummedBlocks:
     double *sums
 
 
-cdef void sum_blocks(
+cdef inline void sum_blocks(
     void *work, npy_intp first, npy_intp last, int participant, const floating *type_tag
 ) noexcept nogil:
     cdef SummedBlocks *all = <SummedBlocks *> work
@@ -161,7 +182,7 @@ cdef void sum_blocks(
         all.sums[i] = sum_of_block(x + i * SUMMED, min(SUMMED, all.n - i * SUMMED))
 
 
-cdef double sum_of_numbers(const floating *x, npy_intp n) noexcept nogil:
+cdef inline double sum_of_numbers(const floating *x, npy_intp n) noexcept nogil:
     cdef npy_intp blocks = (n + SUMMED - 1) // SUMMED
     cdef SummedBlocks all
     cdef double total

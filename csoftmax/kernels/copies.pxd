@@ -1,6 +1,20 @@
+# cython: language_level=3
 """Copies of rows to columns and back, masked ones, and from float16. Steps are in bytes."""
 
-cdef float WIDENING = 2.0**112
+from cython cimport floating
+from libc.math cimport INFINITY
+from libc.stdint cimport uint16_t, uint32_t, uint64_t
+from libc.string cimport memcpy
+from numpy cimport npy_intp
+
+from csoftmax.kernels.arithmetic cimport DoubleBits, FloatBits
+from csoftmax.kernels.lanes cimport FLOAT_LANES, LANE_BYTES
+
+
+cdef enum:
+    # Rows with up to FEW numbers go in columns, to which they are copied.
+    FEW = 63
+
 
 cdef extern from * nogil:
     """
@@ -174,7 +188,9 @@ cdef inline void copy_masked_rows(
                 to[i] = kept_or_minus_infinity(at[floating](x, 0, 0)[i], mask[i])
         else:
             for i in range(n):
-                to[i] = kept_or_minus_infinity(at[floating](x, i * x_step, 0)[0], mask[i * mask_step])
+                to[i] = kept_or_minus_infinity(
+                    at[floating](x, i * x_step, 0)[0], mask[i * mask_step]
+                )
         x += x_row_step
         mask += mask_row_step
 
@@ -209,7 +225,7 @@ cdef inline void copy_masked(
             r += count
 
 
-cdef void widen(const uint16_t *x, float *y, npy_intp n) noexcept nogil:
+cdef inline void widen(const uint16_t *x, float *y, npy_intp n) noexcept nogil:
     """float16 to float32, without NumPy's check for warnings, which takes longer than short rows.
 
     Exponent and digits stand 13 bits further left in a float, whose exponents count from 112 lower:
@@ -222,7 +238,7 @@ cdef void widen(const uint16_t *x, float *y, npy_intp n) noexcept nogil:
     for i in range(n):
         digits = <uint32_t> (x[i] & 0x7fff)
         value.bits = digits << 13
-        value.value *= WIDENING
+        value.value *= <float> 2.0**112
         value.bits |= (<uint32_t> 0 - <uint32_t> (digits >= 0x7c00)) & 0x7f800000
         value.bits |= <uint32_t> (x[i] & 0x8000) << 16
         y[i] = value.value
