@@ -194,8 +194,11 @@ cdef inline void set_vjp(Tile *tile, floating type_tag) noexcept nogil:
     for r in range(tile.padded):
         if tile.temperature[r] != 1:
             tile.kind = GENERAL
-        params = exp_params[floating](0, tile.temperature[r], True, 0)
-        set_other_params[floating](tile, r, &params, 0)
         tile.factor_hi[r] = tile.distances_hi[r]
         tile.factor_lo[r] = tile.distances_lo[r]
         tile.scale_at_end[r] = tile.scale[r]
+    if tile.kind == PLAIN:
+        return
+    for r in range(tile.padded):
+        params = exp_params[floating](0, tile.temperature[r], True, 0)
+        set_other_params[floating](tile, r, &params, 0)

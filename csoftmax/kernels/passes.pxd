@@ -147,26 +147,6 @@ cdef inline Py_ssize_t tail_of(const Tile *tile, Layout layout, floating type_ta
     return tile.classes % lanes_of[floating](0) if layout == ROWS else 0
 
 
-# Where a pass does little with a number, it goes through memory in order: through rows, or through
-# classes and all their columns. Either way the inner loop goes from vector to vector.
-
-cdef inline Py_ssize_t outer_count(const Tile *tile, Layout layout) noexcept nogil:
-    return tile.rows if layout == ROWS else tile.classes
-
-
-cdef inline Py_ssize_t inner_vectors(
-    const Tile *tile, Layout layout, floating type_tag
-) noexcept nogil:
-    return (tile.classes if layout == ROWS else tile.padded) // lanes_of[floating](0)
-
-
-cdef inline floating *outer_place(
-    const View *view, Py_ssize_t outer, Layout layout, floating type_tag
-) noexcept nogil:
-    cdef Py_ssize_t step = view.row_step if layout == ROWS else view.class_step
-    return <floating *> view.data + outer * step
-
-
 cdef inline Py_ssize_t step_of(const View *view, Layout layout, floating type_tag) noexcept nogil:
     """From vector to vector."""
     return lanes_of[floating](0) if layout == ROWS else view.class_step
@@ -469,13 +449,11 @@ cdef inline void weigh_lane(
 
 
 cdef inline void weigh_vector(
-    Tile *tile, double *weights_hi, double *weights_lo, double *sums_hi, double *sums_lo,
-    const floating *x, const floating *companion, const floating *e, Py_ssize_t row,
-    Py_ssize_t first_class, Py_ssize_t counted, bint is_tail, Layout layout, Weighing weighing,
-    Kind kind
+    const Tile *tile, LaneSums *weights, LaneSums *sums, const floating *x,
+    const floating *companion, const floating *e, Py_ssize_t block, Py_ssize_t first_class,
+    Py_ssize_t counted, Layout layout, Weighing weighing, Kind kind
 ) noexcept nogil:
-    """From a row, or the first of several, and a class. Of a row's last vector, which overlaps, the
-    first numbers have been counted."""
+    """From a class on, or of it. Lanes below `counted` have been counted."""
     cdef bint has_coefficients = weighing == BY_TARGETS or weighing == BY_OFFSETS
     cdef bint has_companion = (
         weighing == BY_TARGETS or weighing == PROBABILITY_GRADS
@@ -488,7 +466,7 @@ cdef inline void weigh_vector(
     cdef double maximum
     cdef Py_ssize_t k, r, i
     for k in range(lanes_of[floating](0)):
-        r = row if layout == ROWS else row + k
+        r = row_of_lane[floating](block, k, layout, 0)
         i = first_class + k if layout == ROWS else first_class
         maximum = tile.maximum[r]
         if layout == ROWS and not is_finite(maximum):    # of a chunk that is -inf alone
@@ -498,64 +476,78 @@ cdef inline void weigh_vector(
         if weighing == OTHERS or weighing == OTHERS_KEPT:
             largest_e = <floating> tile.factor_hi[r]
         weigh_lane(
-            weights_hi + k, weights_lo + k, sums_hi + k, sums_lo + k,
+            weights.hi + k, weights.lo + k, sums.hi + k, sums.lo + k,
             x[k] if weighing != OTHERS_KEPT else 0, companion[k] if has_companion else 0,
             e[k] if has_e else 0, class_weights[i] if has_coefficients else 0, maximum,
             largest_e, &params, kind, tile.share, tile.offset,
-            k >= counted if is_tail else True, weighing,
+            k >= counted if counted else True, weighing,
         )
+
+
+cdef inline void add_to_rows(
+    const LaneSums *sums, double *hi, double *lo, floating type_tag
+) noexcept nogil:
+    """Of columns, the sums of some classes to those of all."""
+    cdef Py_ssize_t k
+    for k in range(lanes_of[floating](0)):
+        add_term[floating](hi + k, lo + k, sums.hi[k], 0)
+        if floating is double:
+            lo[k] += sums.lo[k]
 
 
 cdef inline void weigh(
     Tile *tile, Layout layout, Weighing weighing, Kind kind, floating type_tag
 ) noexcept nogil:
     """To the tile's distances, whatever is summed up there, and to its weights if there are any."""
-    cdef Py_ssize_t LANES = lanes_of[floating](0), outer, inner, last, counted
-    cdef Py_ssize_t vectors = inner_vectors[floating](tile, layout, 0)
+    cdef Py_ssize_t LANES = lanes_of[floating](0), tail = tail_of[floating](tile, layout, 0)
+    cdef Py_ssize_t vectors = vectors_of[floating](tile, layout, 0)
+    cdef Py_ssize_t span = vectors if layout == ROWS else tile.span
+    cdef Py_ssize_t last = tile.classes - LANES, first = 0, end, block, v, r
+    cdef bint has_weights = weighing == BY_TARGETS or weighing == BY_OFFSETS
     cdef LaneSums weights, sums
     cdef DoubleDouble sum
     cdef const floating *x
     cdef const floating *companion
     cdef const floating *e
     if layout == COLUMNS:
-        for inner in range(tile.padded):
-            tile.weights_hi[inner] = tile.weights_lo[inner] = 0
-            tile.distances_hi[inner] = tile.distances_lo[inner] = 0
-    for outer in range(outer_count(tile, layout)):
-        x = outer_place[floating](&tile.logits, outer, layout, 0)
-        companion = outer_place[floating](&tile.companion, outer, layout, 0)
-        e = outer_place[floating](&tile.result, outer, layout, 0)
-        if layout == COLUMNS:
-            for inner in range(vectors):
+        for r in range(tile.padded):
+            tile.weights_hi[r] = tile.weights_lo[r] = 0
+            tile.distances_hi[r] = tile.distances_lo[r] = 0
+    while first < vectors:
+        end = min(vectors, first + span)
+        for block in range(blocks_of[floating](tile, layout, 0)):
+            x = vector_at[floating](&tile.logits, block, first, layout, 0)
+            companion = vector_at[floating](&tile.companion, block, first, layout, 0)
+            e = vector_at[floating](&tile.result, block, first, layout, 0)
+            clear(&weights)
+            clear(&sums)
+            if tail:
                 weigh_vector(
-                    tile, tile.weights_hi + inner * LANES, tile.weights_lo + inner * LANES,
-                    tile.distances_hi + inner * LANES, tile.distances_lo + inner * LANES,
-                    x + inner * LANES, companion + inner * LANES, e + inner * LANES,
-                    inner * LANES, outer, 0, False, layout, weighing, kind,
+                    tile, &weights, &sums, x + last, companion + last, e + last, block, last,
+                    LANES - tail, layout, weighing, kind,
                 )
-            continue
-        clear(&weights)
-        clear(&sums)
-        for inner in range(vectors):
-            weigh_vector(
-                tile, weights.hi, weights.lo, sums.hi, sums.lo, x + inner * LANES,
-                companion + inner * LANES, e + inner * LANES, outer, inner * LANES, 0, False,
-                layout, weighing, kind,
-            )
-        if tile.classes % LANES:
-            last = tile.classes - LANES
-            counted = LANES - tile.classes % LANES
-            weigh_vector(
-                tile, weights.hi, weights.lo, sums.hi, sums.lo, x + last, companion + last,
-                e + last, outer, last, counted, True, layout, weighing, kind,
-            )
-        sum = finished[floating](&sums, 0)
-        tile.distances_hi[outer] = sum.hi
-        tile.distances_lo[outer] = sum.lo
-        if weighing == BY_TARGETS or weighing == BY_OFFSETS:
-            sum = finished[floating](&weights, 0)
-            tile.weights_hi[outer] = sum.hi
-            tile.weights_lo[outer] = sum.lo
+            for v in range(first, end):
+                weigh_vector(
+                    tile, &weights, &sums, x, companion, e, block,
+                    v * LANES if layout == ROWS else v, 0, layout, weighing, kind,
+                )
+                x += step_of[floating](&tile.logits, layout, 0)
+                companion += step_of[floating](&tile.companion, layout, 0)
+                e += step_of[floating](&tile.result, layout, 0)
+            r = row_of_lane[floating](block, 0, layout, 0)
+            if layout == COLUMNS:
+                add_to_rows[floating](&sums, tile.distances_hi + r, tile.distances_lo + r, 0)
+                if has_weights:
+                    add_to_rows[floating](&weights, tile.weights_hi + r, tile.weights_lo + r, 0)
+                continue
+            sum = finished[floating](&sums, 0)
+            tile.distances_hi[r] = sum.hi
+            tile.distances_lo[r] = sum.lo
+            if has_weights:
+                sum = finished[floating](&weights, 0)
+                tile.weights_hi[r] = sum.hi
+                tile.weights_lo[r] = sum.lo
+        first = end
 
 
 # Results
@@ -603,10 +595,10 @@ cdef inline void write(
     const Tile *tile, Layout layout, Kind kind, Values values, floating type_tag
 ) noexcept nogil:
     """The tile's results, which may lie where its logits or its companions do."""
-    cdef Py_ssize_t LANES = lanes_of[floating](0), outer, inner, r, row, first_class
-    cdef Py_ssize_t vectors = inner_vectors[floating](tile, layout, 0)
-    cdef Py_ssize_t last = tile.classes - LANES
-    cdef bint has_tail = layout == ROWS and tile.classes % LANES
+    cdef Py_ssize_t LANES = lanes_of[floating](0), tail = tail_of[floating](tile, layout, 0)
+    cdef Py_ssize_t vectors = vectors_of[floating](tile, layout, 0)
+    cdef Py_ssize_t span = vectors if layout == ROWS else tile.span
+    cdef Py_ssize_t last = tile.classes - LANES, first = 0, end, block, row, v, r
     cdef ExpParams of_zero = exp_params[floating](0, 1, False, 0)
     cdef floating hi[MAX_ROWS]
     cdef floating lo[MAX_ROWS]
@@ -616,7 +608,6 @@ cdef inline void write(
     cdef floating last_numbers[FLOAT_LANES]
     cdef const floating *x
     cdef const floating *companion
-    cdef const floating *e
     cdef floating *y
     for r in range(tile.padded):
         if values == LOG_PROBABILITIES:
@@ -630,28 +621,32 @@ cdef inline void write(
         if values == GRADS or values == GRADS_OF_OFFSETS:
             other_hi[r] = <floating> (tile.share * tile.scale[r])
             other_lo[r] = <floating> (tile.offset * tile.scale[r])
-        else:
+        elif kind == GENERAL:
             other_hi[r] = in_type_of[floating](tile.inverse_hi, 0)[r]
             other_lo[r] = in_type_of[floating](tile.inverse_lo, 0)[r]
         if values == SOFTMAX_VJPS or values == LOG_SOFTMAX_VJPS:
             lo[r] = value_or_zero(lo[r], is_finite(hi[r]))
-    for outer in range(outer_count(tile, layout)):
-        x = outer_place[floating](&tile.logits, outer, layout, 0)
-        companion = outer_place[floating](&tile.companion, outer, layout, 0)
-        e = outer_place[floating](&tile.result, outer, layout, 0)
-        y = outer_place[floating](&tile.result, outer, layout, 0)
-        if has_tail:
-            write_vector(
-                tile, last_numbers, x + last, companion + last, e + last, outer, last, hi, lo,
-                other_hi, other_lo, &of_zero, layout, kind, values,
-            )
-        for inner in range(vectors):
-            row = outer if layout == ROWS else inner * LANES
-            first_class = inner * LANES if layout == ROWS else outer
-            write_vector(
-                tile, numbers, x + inner * LANES, companion + inner * LANES, e + inner * LANES,
-                row, first_class, hi, lo, other_hi, other_lo, &of_zero, layout, kind, values,
-            )
-            copy_lanes(numbers, y + inner * LANES)
-        if has_tail:
-            copy_lanes(last_numbers, y + last)
+    while first < vectors:
+        end = min(vectors, first + span)
+        for block in range(blocks_of[floating](tile, layout, 0)):
+            row = row_of_lane[floating](block, 0, layout, 0)
+            x = vector_at[floating](&tile.logits, block, first, layout, 0)
+            companion = vector_at[floating](&tile.companion, block, first, layout, 0)
+            y = vector_at[floating](&tile.result, block, first, layout, 0)
+            if tail:
+                write_vector(
+                    tile, last_numbers, x + last, companion + last, y + last, row, last, hi, lo,
+                    other_hi, other_lo, &of_zero, layout, kind, values,
+                )
+            for v in range(first, end):
+                write_vector(
+                    tile, numbers, x, companion, y, row, v * LANES if layout == ROWS else v, hi,
+                    lo, other_hi, other_lo, &of_zero, layout, kind, values,
+                )
+                copy_lanes(numbers, y)
+                x += step_of[floating](&tile.logits, layout, 0)
+                companion += step_of[floating](&tile.companion, layout, 0)
+                y += step_of[floating](&tile.result, layout, 0)
+            if tail:
+                copy_lanes(last_numbers, y + tail - LANES)
+        first = end

@@ -110,8 +110,8 @@ static shared_number always;      /* all threads at any cost, for tests and benc
 static shared_number credit;
 
 /* What calls alone took of late, and would have taken undisturbed, all pieces as fast as the
-   fastest one: 1 to 1 on a quiet machine. Beside others a call alone is disturbed, too, and so would have
-   been one with helpers. */
+   fastest one: 1 to 1 on a quiet machine. Beside others a call alone is disturbed, too, and so
+   would have been one with helpers. */
 static shared_number time_alone = REMEMBERED, undisturbed_time_alone = REMEMBERED;
 
 static int openmp_limit(void) {
