@@ -27,8 +27,8 @@ from csoftmax.kernels.passes cimport (
     BY_EXPONENTIALS, BY_OFFSETS, BY_TARGETS, COLUMNS, GRADS, GRADS_OF_OFFSETS, LOG_PROBABILITIES,
     LOG_PROBABILITY_GRADS, LOG_SOFTMAX_VJPS, MAX_ROWS, NOTHING_WEIGHED, NO_VALUES, OTHERS,
     OTHERS_KEPT, PROBABILITIES, PROBABILITY_GRADS, ROWS, SOFTMAX_VJPS, Layout, Tile, Values, View,
-    Weighing, find_maxima_of_columns, find_maxima_of_rows, in_type_of, lanes_of, set_params,
-    sum_exponentials, weigh, write,
+    Weighing, find_maxima_of_columns, find_maxima_of_rows, in_type_of, lanes_of, prefetch,
+    set_params, sum_exponentials, weigh, write,
 )
 from csoftmax.kernels.plan cimport (
     CLASS_LOSS, COMPANION, ENTROPY, INDEX_LOSS, LOGITS, LOGSUMEXP, LOG_SOFTMAX, LOG_SOFTMAX_VJP,
@@ -55,9 +55,12 @@ cdef struct LossTerms:
 
 
 cdef enum:
-    # Of columns at a time. More are faster in the cache by up to a tenth, and slower out of it:
-    # 10^6 rows of 33 took 0.63 ns a number with 16 KiB, 0.42 with this.
-    COPY_BYTES = 2048
+    # Of columns at a time, where a call's numbers fit a cache and where they don't: then less at a
+    # time waits less for memory. 10^6 rows of 33 took 0.63 ns a number with 16 KiB, 0.42 with 2;
+    # 3000 rows of 10 take a tenth more with 2 KiB than with 4.
+    COPY_BYTES = 4096
+    COPY_BYTES_FROM_MEMORY = 2048
+    CACHE_BYTES = 262144
     # Of a chunk, and of a tile of several rows: logits and results fit a small L1 cache together.
     # Larger tiles of short rows would leave no room there for those that come next.
     CHUNK_BYTES = 16384
@@ -65,7 +68,6 @@ cdef enum:
     # Rows that are not contiguous are copied together, as many as share cache lines along the other
     # axis, while they fit the cache.
     MOST_COPIED_ROWS = 64
-    MOST_COPIED_BYTES = 262144
     # So many classes of columns that lie in memory have their exponentials before the next block's;
     # fewer where they are whole pages apart, and share few places of a cache. Parts of MAX_TERMS.
     SPAN = 16
@@ -107,6 +109,7 @@ cdef struct Job:
     Weighing weighing
     bint takes_logarithm     # of the sum: then the largest exponential is kept out of it
     bint has_extremes        # among the temperatures
+    bint is_in_cache         # all that is computed, supposedly
     npy_intp first           # of every group the rows from here on, numbered through all groups
     npy_intp rows_of_group
     npy_intp begin           # the share that is computed now
@@ -408,6 +411,14 @@ cdef inline void load_operands(
         rows.result = rows.logits
 
 
+cdef inline void fetch_next(const Job *job, const Block *block, const Rows *rows) noexcept nogil:
+    """Of short rows the next block's logits, while this one's exponentials are computed."""
+    cdef npy_intp bytes = block.rows * job.plan.strides[0][LOGITS], i
+    if job.path == COPIED_COLUMNS and not job.is_in_cache and 0 < bytes <= 2 * COPY_BYTES:
+        for i in range(bytes // LANE_BYTES + 1):
+            prefetch(rows.next_logits + i * LANE_BYTES)
+
+
 cdef inline void store_results(
     const Job *job, const Block *block, npy_intp first, npy_intp classes, const Rows *rows,
     floating type_tag
@@ -662,7 +673,7 @@ cdef void look_for_nan(Tile *tile, floating type_tag) noexcept nogil:
 
 
 cdef void sum_others_anew(
-    Tile *tile, Layout layout, bint are_kept, double smallest, floating type_tag
+    const Job *job, Tile *tile, double smallest, floating type_tag
 ) noexcept nogil:
     """Where the sums of a loss stand meanwhile, these are put aside."""
     cdef WeightedSums weighted[MAX_ROWS]
@@ -672,8 +683,8 @@ cdef void sum_others_anew(
         weighted[r].weights.lo = tile.weights_lo[r]
         weighted[r].distances.hi = tile.distances_hi[r]
         weighted[r].distances.lo = tile.distances_lo[r]
-    weigh_of[floating](tile, layout, OTHERS_KEPT if are_kept else OTHERS, 0)
-    use_sums_of_others(tile, smallest)
+    weigh_of[floating](tile, job.layout, OTHERS_KEPT if keeps_exponentials(job) else OTHERS, 0)
+    use_sums_of_others(tile, smallest, job.operation.function == LOGSUMEXP)
     for r in range(tile.padded):
         tile.weights_hi[r] = weighted[r].weights.hi
         tile.weights_lo[r] = weighted[r].weights.lo
@@ -710,8 +721,8 @@ cdef void sum_tile(const Job *job, Tile *tile, floating type_tag) noexcept nogil
         smallest = smallest_others[floating](
             terms, terms // lanes + 1 if job.layout == ROWS else terms, 0
         )
-        if take_largest_out[floating](tile, smallest, 0):
-            sum_others_anew[floating](tile, job.layout, are_kept, smallest, 0)
+        if take_largest_out[floating](tile, smallest, job.operation.function == LOGSUMEXP, 0):
+            sum_others_anew[floating](job, tile, smallest, 0)
     if job.weighing == BY_EXPONENTIALS:
         weigh_of[floating](tile, job.layout, BY_EXPONENTIALS, 0)
 
@@ -938,6 +949,7 @@ cdef void compute_rows(
     cdef Rows rows
     cdef npy_intp begin = 0, classes = classes_kept[floating](job, block, 0)
     load_operands[floating](job, block, 0, classes, copies, &rows, 0)
+    fetch_next(job, block, &rows)
     while begin < block.rows:
         start_tile[floating](
             job, &rows, begin, min(job.rows_of_tile, block.rows - begin), classes, &tile, 0
@@ -1300,15 +1312,16 @@ cdef inline Path path_for(const Job *job, npy_intp size) noexcept nogil:
 
 cdef inline npy_intp rows_of_tile(const Job *job, floating type_tag) noexcept nogil:
     cdef npy_intp lanes = lanes_of[floating](0), row_bytes = job.plan.n * sizeof(floating)
-    cdef npy_intp rows = MAX_ROWS
+    cdef npy_intp rows = MAX_ROWS, bytes
     if job.path == IN_ROWS:
         return max(1, min(rows, TILE_BYTES // row_bytes))
     if job.path == COPIED_COLUMNS:
-        return max(lanes, min(rows, COPY_BYTES // LANE_BYTES // job.plan.n * lanes))
+        bytes = COPY_BYTES if job.is_in_cache else COPY_BYTES_FROM_MEMORY
+        return max(lanes, min(rows, bytes // LANE_BYTES // job.plan.n * lanes))
     if job.path == DIRECT_COLUMNS and (
         job.operation.is_masked or job.weighing == BY_EXPONENTIALS
     ):    # which have copies
-        return max(lanes, min(rows, MOST_COPIED_BYTES // row_bytes // lanes * lanes))
+        return max(lanes, min(rows, CACHE_BYTES // row_bytes // lanes * lanes))
     return rows
 
 
@@ -1329,7 +1342,7 @@ cdef inline npy_intp rows_of_block(const Job *job, floating type_tag) noexcept n
             continue
         if job.plan.stride[role] != size:
             rows = MOST_COPIED_ROWS
-            return max(1, min(rows, MOST_COPIED_BYTES // (job.plan.n * size)))
+            return max(1, min(rows, CACHE_BYTES // (job.plan.n * size)))
         are_direct = are_direct and lies_right(job, role, size)
     return rows if are_direct and job.weighing != BY_EXPONENTIALS else job.rows_of_tile
 
@@ -1391,6 +1404,7 @@ cdef void over_groups(Job *job, floating type_tag) noexcept nogil:
     """In shares, between which signals are handled."""
     cdef npy_intp n = job.plan.n, rows = job.plan.groups * job.rows_of_group, rows_of_share
     job.layout = ROWS if job.path == IN_ROWS else COLUMNS
+    job.is_in_cache = rows * n * <npy_intp> sizeof(floating) <= CACHE_BYTES
     job.unit = lanes_of[floating](0) if job.path == DIRECT_COLUMNS else 1
     job.rows_of_tile = rows_of_tile[floating](job, 0)
     job.rows_of_block = rows_of_block[floating](job, 0)

@@ -62,15 +62,24 @@ cdef inline double smallest_others(
     )
 
 
+cdef inline bint lacks_digits(
+    const Tile *tile, Py_ssize_t r, double smallest, bint is_added_to_maximum
+) noexcept nogil:
+    """Of the sum of the others. None is missed where its logarithm is added to a maximum of at
+    least 1, as in logsumexp."""
+    return (tile.sum_hi[r] < smallest * tile.factor_hi[r]) & (
+        (not is_added_to_maximum) | (fabs(tile.maximum[r]) < 1)
+    )
+
+
 cdef inline bint take_largest_out(
-    Tile *tile, double smallest, floating type_tag
+    Tile *tile, double smallest, bint is_added_to_maximum, floating type_tag
 ) noexcept nogil:
     """From the sums of all to those of the others, which is all that small losses consist of.
 
-    Whether one is less than `smallest`, and has to be made anew. The largest terms are left in the
-    factors.
+    Whether one lacks digits, and has to be made anew. The largest terms are left in the factors.
     """
-    cdef bint is_any_small = False
+    cdef bint is_any_lacking = False
     cdef ExpParams params
     cdef DoubleDouble others
     cdef Py_ssize_t r
@@ -80,15 +89,17 @@ cdef inline bint take_largest_out(
         others = dd_sum[floating](tile.sum_hi[r], -tile.factor_hi[r], 0)
         tile.sum_hi[r] = others.hi
         tile.sum_lo[r] += others.lo
-        is_any_small |= others.hi < smallest * tile.factor_hi[r]
-    return is_any_small
+        is_any_lacking |= lacks_digits(tile, r, smallest, is_added_to_maximum)
+    return is_any_lacking
 
 
-cdef inline void use_sums_of_others(Tile *tile, double smallest) noexcept nogil:
+cdef inline void use_sums_of_others(
+    Tile *tile, double smallest, bint is_added_to_maximum
+) noexcept nogil:
     """Those that were made anew, in the rows that need them."""
     cdef Py_ssize_t r
     for r in range(tile.padded):
-        if tile.sum_hi[r] < smallest * tile.factor_hi[r]:
+        if lacks_digits(tile, r, smallest, is_added_to_maximum):
             tile.sum_hi[r] = tile.distances_hi[r]
             tile.sum_lo[r] = tile.distances_lo[r]
 
