@@ -3,6 +3,7 @@
 Everything else about the package is in pyproject.toml.
 """
 
+import contextlib
 import os
 import platform
 import sys
@@ -49,6 +50,19 @@ OPTIONAL_FLAGS = [
 ]
 
 
+@contextlib.contextmanager
+def quiet():
+    """A compiler's complaints about flags of another would look like errors."""
+    stderr = os.dup(2)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+
+
 class BuildKernels(build_ext):
     """Adds the flags that this compiler understands."""
 
@@ -80,7 +94,7 @@ class BuildKernels(build_ext):
         super().build_extensions()
 
     def compiles(self, program, flags, link=False):
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() as folder, quiet():
             source = Path(folder, "try.c")
             source.write_text(program)
             try:

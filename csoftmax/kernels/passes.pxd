@@ -315,7 +315,10 @@ cdef inline void sum_exponentials(
     cdef Py_ssize_t step = step_of[floating](&tile.logits, layout, 0)
     cdef Py_ssize_t e_step = step_of[floating](&tile.result, layout, 0)
     cdef Py_ssize_t ahead = tile.ahead, span = vectors if layout == ROWS else tile.span
-    cdef Py_ssize_t first = 0, end, block, v, k
+    cdef Py_ssize_t first = 0, end, block, v, k, r
+    cdef bint is_in_double = floating is float and is_precise
+    cdef floating totals[MAX_ROWS]    # of columns, between spans
+    cdef floating compensations[MAX_ROWS]
     cdef floating total[FLOAT_LANES]
     cdef floating compensation[FLOAT_LANES]
     cdef floating first_e[FLOAT_LANES]
@@ -335,9 +338,16 @@ cdef inline void sum_exponentials(
         for block in range(blocks_of[floating](tile, layout, 0)):
             x = vector_at[floating](&tile.logits, block, first, layout, 0)
             e = vector_at[floating](&tile.result, block, first, layout, 0)
+            r = row_of_lane[floating](block, 0, layout, 0)
             for k in range(LANES):
                 total[k] = START_OF_SUM
                 compensation[k] = sums.hi[k] = sums.lo[k] = 0
+            if layout == COLUMNS and is_in_double:
+                for k in range(LANES):
+                    sums.hi[k] = tile.sum_hi[r + k]
+            elif layout == COLUMNS and first % MAX_TERMS:
+                copy_lanes(totals + r, total)
+                copy_lanes(compensations + r, compensation)
             if tail:
                 exp_vector(
                     tile, block, x + tile.classes - LANES, last_e, total, compensation, sums.hi,
@@ -386,19 +396,20 @@ cdef inline void sum_exponentials(
                 v += 1
             if tail and is_kept:
                 copy_lanes(last_e, e + tail - LANES)
-            if layout == COLUMNS and floating is float and is_precise:
+            if layout == COLUMNS and is_in_double:
                 for k in range(LANES):
-                    tile.sum_hi[block * LANES + k] += sums.hi[k]
+                    tile.sum_hi[r + k] = sums.hi[k]
+            elif layout == COLUMNS and end < vectors and end % MAX_TERMS:
+                copy_lanes(total, totals + r)
+                copy_lanes(compensation, compensations + r)
             elif layout == COLUMNS:
-                move_sums(
-                    total, compensation, tile.sum_hi + block * LANES, tile.sum_lo + block * LANES
-                )
+                move_sums(total, compensation, tile.sum_hi + r, tile.sum_lo + r)
             else:
-                if not (floating is float and is_precise):
+                if not is_in_double:
                     move_sums(total, compensation, sums.hi, sums.lo)
                 sum = sum_of_lanes[floating](&sums, LANES, 0)
-                tile.sum_hi[block] = sum.hi
-                tile.sum_lo[block] = sum.lo
+                tile.sum_hi[r] = sum.hi
+                tile.sum_lo[r] = sum.lo
         first = end
     if layout == COLUMNS and floating is double:
         for k in range(tile.padded):
@@ -484,15 +495,22 @@ cdef inline void weigh_vector(
         )
 
 
-cdef inline void add_to_rows(
-    const LaneSums *sums, double *hi, double *lo, floating type_tag
-) noexcept nogil:
-    """Of columns, the sums of some classes to those of all."""
+# Between spans of columns sums stay as they are: bits don't depend on how wide these are.
+
+cdef inline void take_sums(const double *hi, const double *lo, LaneSums *sums) noexcept nogil:
     cdef Py_ssize_t k
-    for k in range(lanes_of[floating](0)):
-        add_term[floating](hi + k, lo + k, sums.hi[k], 0)
-        if floating is double:
-            lo[k] += sums.lo[k]
+    for k in range(FLOAT_LANES):
+        sums.hi[k] = hi[k]
+        sums.lo[k] = lo[k]
+
+
+cdef inline void keep_sums(
+    const LaneSums *sums, double *hi, double *lo, Py_ssize_t lanes
+) noexcept nogil:
+    cdef Py_ssize_t k
+    for k in range(lanes):
+        hi[k] = sums.hi[k]
+        lo[k] = sums.lo[k]
 
 
 cdef inline void weigh(
@@ -519,8 +537,13 @@ cdef inline void weigh(
             x = vector_at[floating](&tile.logits, block, first, layout, 0)
             companion = vector_at[floating](&tile.companion, block, first, layout, 0)
             e = vector_at[floating](&tile.result, block, first, layout, 0)
+            r = row_of_lane[floating](block, 0, layout, 0)
             clear(&weights)
             clear(&sums)
+            if layout == COLUMNS:
+                take_sums(tile.distances_hi + r, tile.distances_lo + r, &sums)
+                if has_weights:
+                    take_sums(tile.weights_hi + r, tile.weights_lo + r, &weights)
             if tail:
                 weigh_vector(
                     tile, &weights, &sums, x + last, companion + last, e + last, block, last,
@@ -534,11 +557,10 @@ cdef inline void weigh(
                 x += step_of[floating](&tile.logits, layout, 0)
                 companion += step_of[floating](&tile.companion, layout, 0)
                 e += step_of[floating](&tile.result, layout, 0)
-            r = row_of_lane[floating](block, 0, layout, 0)
             if layout == COLUMNS:
-                add_to_rows[floating](&sums, tile.distances_hi + r, tile.distances_lo + r, 0)
+                keep_sums(&sums, tile.distances_hi + r, tile.distances_lo + r, LANES)
                 if has_weights:
-                    add_to_rows[floating](&weights, tile.weights_hi + r, tile.weights_lo + r, 0)
+                    keep_sums(&weights, tile.weights_hi + r, tile.weights_lo + r, LANES)
                 continue
             sum = finished[floating](&sums, 0)
             tile.distances_hi[r] = sum.hi
