@@ -522,6 +522,11 @@ cdef inline void weigh(
     cdef Py_ssize_t span = vectors if layout == ROWS else tile.span
     cdef Py_ssize_t last = tile.classes - LANES, first = 0, end, block, v, r
     cdef bint has_weights = weighing == BY_TARGETS or weighing == BY_OFFSETS
+    # The pass that needs companions first waits for memory, as the one for the maximum does.
+    cdef bint is_first = (
+        weighing == BY_TARGETS or weighing == PROBABILITY_GRADS
+        or weighing == LOG_PROBABILITY_GRADS
+    )
     cdef LaneSums weights, sums
     cdef DoubleDouble sum
     cdef const floating *x
@@ -554,6 +559,9 @@ cdef inline void weigh(
                     tile, &weights, &sums, x, companion, e, block,
                     v * LANES if layout == ROWS else v, 0, layout, weighing, kind,
                 )
+                if is_first and tile.ahead:
+                    prefetch(x + tile.ahead)
+                    prefetch(companion + tile.ahead)
                 x += step_of[floating](&tile.logits, layout, 0)
                 companion += step_of[floating](&tile.companion, layout, 0)
                 e += step_of[floating](&tile.result, layout, 0)
