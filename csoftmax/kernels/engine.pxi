@@ -781,6 +781,11 @@ cdef void write_tile(const Job *job, Tile *tile, floating type_tag) noexcept nog
 
 # Rows that are not as the others
 
+cdef inline double value_left_out(const Job *job) noexcept nogil:
+    """What a masked class gets."""
+    return -INFINITY if job.values == LOG_PROBABILITIES else 0.0
+
+
 cdef inline bint has_nan_results(const Job *job, const Tile *tile, Py_ssize_t r) noexcept nogil:
     if job.values == LOG_PROBABILITIES:
         return tile.log_sum[r] != tile.log_sum[r]
@@ -814,12 +819,11 @@ cdef void mend_row(
     """
     cdef npy_intp step = tile.result.class_step, i
     cdef floating *y = <floating *> tile.result.data + r * tile.result.row_step
-    cdef double left_out = -INFINITY if job.values == LOG_PROBABILITIES else 0.0
     cdef bint has_target = has_indices(job) and job.operation.has_grad
     if has_nan_results(job, tile, r) and not (has_target and tile.target[r] < 0):
         for i in range(tile.classes):
             if mask != NULL and not mask[i * mask_stride]:
-                y[i * step] = <floating> left_out
+                y[i * step] = <floating> value_left_out(job)
             elif y[i * step] != y[i * step]:
                 y[i * step] = NAN
         return
@@ -927,9 +931,9 @@ cdef inline void leave_out(
 ) noexcept nogil:
     """Classes from `first` on."""
     cdef npy_intp stride = job.plan.stride[RESULT], p, r, i
-    cdef floating left_out = -INFINITY if job.values == LOG_PROBABILITIES else 0.0
+    cdef floating left_out = <floating> value_left_out(job)
     cdef char *y
-    if job.values == NO_VALUES:
+    if job.values == NO_VALUES or first == job.plan.n:
         return
     for p in range(block.count):
         for r in range(block.parts[p].rows):

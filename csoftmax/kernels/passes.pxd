@@ -420,6 +420,17 @@ cdef inline void sum_exponentials(
 
 # Other sums
 
+cdef inline bint has_weights(Weighing weighing) noexcept nogil:
+    return weighing == BY_TARGETS or weighing == BY_OFFSETS
+
+
+cdef inline bint has_companion(Weighing weighing) noexcept nogil:
+    return (
+        weighing == BY_TARGETS or weighing == PROBABILITY_GRADS
+        or weighing == LOG_PROBABILITY_GRADS
+    )
+
+
 cdef inline void weigh_lane(
     double *weights_hi, double *weights_lo, double *sums_hi, double *sums_lo, floating x,
     floating companion, floating e, floating class_weight, double maximum, floating largest_e,
@@ -465,11 +476,6 @@ cdef inline void weigh_vector(
     Py_ssize_t counted, Layout layout, Weighing weighing, Kind kind
 ) noexcept nogil:
     """From a class on, or of it. Lanes below `counted` have been counted."""
-    cdef bint has_coefficients = weighing == BY_TARGETS or weighing == BY_OFFSETS
-    cdef bint has_companion = (
-        weighing == BY_TARGETS or weighing == PROBABILITY_GRADS
-        or weighing == LOG_PROBABILITY_GRADS
-    )
     cdef bint has_e = weighing == BY_EXPONENTIALS or weighing == OTHERS_KEPT
     cdef const floating *class_weights = <const floating *> tile.class_weights
     cdef ExpParams params
@@ -488,9 +494,9 @@ cdef inline void weigh_vector(
             largest_e = <floating> tile.factor_hi[r]
         weigh_lane(
             weights.hi + k, weights.lo + k, sums.hi + k, sums.lo + k,
-            x[k] if weighing != OTHERS_KEPT else 0, companion[k] if has_companion else 0,
-            e[k] if has_e else 0, class_weights[i] if has_coefficients else 0, maximum,
-            largest_e, &params, kind, tile.share, tile.offset,
+            x[k] if weighing != OTHERS_KEPT else 0, companion[k] if has_companion(weighing) else 0,
+            e[k] if has_e else 0, class_weights[i] if has_weights(weighing) else 0,
+            maximum, largest_e, &params, kind, tile.share, tile.offset,
             k >= counted if counted else True, weighing,
         )
 
@@ -521,12 +527,6 @@ cdef inline void weigh(
     cdef Py_ssize_t vectors = vectors_of[floating](tile, layout, 0)
     cdef Py_ssize_t span = vectors if layout == ROWS else tile.span
     cdef Py_ssize_t last = tile.classes - LANES, first = 0, end, block, v, r
-    cdef bint has_weights = weighing == BY_TARGETS or weighing == BY_OFFSETS
-    # The pass that needs companions first waits for memory, as the one for the maximum does.
-    cdef bint is_first = (
-        weighing == BY_TARGETS or weighing == PROBABILITY_GRADS
-        or weighing == LOG_PROBABILITY_GRADS
-    )
     cdef LaneSums weights, sums
     cdef DoubleDouble sum
     cdef const floating *x
@@ -547,7 +547,7 @@ cdef inline void weigh(
             clear(&sums)
             if layout == COLUMNS:
                 take_sums(tile.distances_hi + r, tile.distances_lo + r, &sums)
-                if has_weights:
+                if has_weights(weighing):
                     take_sums(tile.weights_hi + r, tile.weights_lo + r, &weights)
             if tail:
                 weigh_vector(
@@ -559,7 +559,7 @@ cdef inline void weigh(
                     tile, &weights, &sums, x, companion, e, block,
                     v * LANES if layout == ROWS else v, 0, layout, weighing, kind,
                 )
-                if is_first and tile.ahead:
+                if has_companion(weighing) and tile.ahead:    # which no pass has read before
                     prefetch(x + tile.ahead)
                     prefetch(companion + tile.ahead)
                 x += step_of[floating](&tile.logits, layout, 0)
@@ -567,13 +567,13 @@ cdef inline void weigh(
                 e += step_of[floating](&tile.result, layout, 0)
             if layout == COLUMNS:
                 keep_sums(&sums, tile.distances_hi + r, tile.distances_lo + r, LANES)
-                if has_weights:
+                if has_weights(weighing):
                     keep_sums(&weights, tile.weights_hi + r, tile.weights_lo + r, LANES)
                 continue
             sum = finished[floating](&sums, 0)
             tile.distances_hi[r] = sum.hi
             tile.distances_lo[r] = sum.lo
-            if has_weights:
+            if has_weights(weighing):
                 sum = finished[floating](&weights, 0)
                 tile.weights_hi[r] = sum.hi
                 tile.weights_lo[r] = sum.lo
