@@ -26,7 +26,7 @@ from csoftmax.kernels.threads cimport Work, share, threads_for
 cdef enum:
     BLOCK = 1024                 # numbers: 4 KiB of each operand, or 8
     SUMMED = 8192
-    OPERANDS = POS_WEIGHT + 1    # the roles that are in use here
+    OPERANDS = WEIGHT + 1        # the roles that are in use here
 
 
 cdef inline floating value_of(

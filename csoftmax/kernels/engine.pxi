@@ -32,8 +32,8 @@ from csoftmax.kernels.passes cimport (
 )
 from csoftmax.kernels.plan cimport (
     CLASS_LOSS, COMPANION, ENTROPY, INDEX_LOSS, LOGITS, LOGSUMEXP, LOG_SOFTMAX, LOG_SOFTMAX_VJP,
-    NLL_LOSS, RESULT, ROLES, ROW_RESULT, SOFTMAX, SOFTMAX_VJP, TARGET, TARGETS_LOSS, TEMPERATURE,
-    Function, Plan, locate,
+    MASK, NLL_LOSS, OF_CLASSES, RESULT, ROLES, ROW_RESULT, SOFTMAX, SOFTMAX_VJP, TARGET,
+    TARGETS_LOSS, TEMPERATURE, Function, Plan, locate,
 )
 from csoftmax.kernels.stops cimport NUMBERS_PER_SHARE, is_stopped, must_stop, scratch_memory
 from csoftmax.kernels.threads cimport Work, share, threads_for
@@ -42,7 +42,6 @@ from csoftmax.kernels.threads cimport Work, share, threads_for
 cdef struct Operation:
     Function function
     bint has_grad           # of a loss
-    bint is_masked
 
 
 cdef struct LossTerms:
@@ -161,6 +160,10 @@ cdef inline Weighing weighing_of(Function function) noexcept nogil:
 
 cdef inline bint is_vjp(const Job *job) noexcept nogil:
     return job.values == SOFTMAX_VJPS or job.values == LOG_SOFTMAX_VJPS
+
+
+cdef inline bint is_masked(const Job *job) noexcept nogil:
+    return job.plan.data[MASK] != NULL
 
 
 cdef inline bint has_indices(const Job *job) noexcept nogil:
@@ -299,7 +302,7 @@ cdef inline bint lies_right(const Job *job, int role, npy_intp size) noexcept no
     """Whether the passes can take an operand where it is."""
     if job.path == COPIED_COLUMNS:
         return False
-    if role == LOGITS and (job.operation.is_masked or job.has_extremes):
+    if role == LOGITS and (is_masked(job) or job.has_extremes):
         return False
     if job.path == DIRECT_COLUMNS:
         return True
@@ -308,10 +311,9 @@ cdef inline bint lies_right(const Job *job, int role, npy_intp size) noexcept no
 
 cdef inline bint needs_copies(const Job *job, npy_intp size) noexcept nogil:
     cdef int role
-    for role in range(RESULT + 1):
-        if job.plan.data[role] != NULL and not (role == COMPANION and job.operation.is_masked):
-            if not lies_right(job, role, size):
-                return True
+    for role in range(OF_CLASSES):
+        if job.plan.data[role] != NULL and not lies_right(job, role, size):
+            return True
     return job.weighing == BY_EXPONENTIALS
 
 
@@ -344,13 +346,12 @@ cdef inline void load_part(
     cdef const Plan *plan = job.plan
     cdef npy_intp size = sizeof(floating)
     cdef char *x = part.places[role] + first * plan.stride[role]
-    cdef const char *mask = part.places[COMPANION] + first * plan.stride[COMPANION]
+    cdef const char *mask = part.places[MASK] + first * plan.stride[MASK]
     cdef char *y = <char *> to.data + part.first * to.row_step * size
-    if role == LOGITS and job.operation.is_masked:
+    if role == LOGITS and is_masked(job):
         copy_masked[floating](
-            x, plan.strides[0][role], plan.stride[role], mask, plan.strides[0][COMPANION],
-            plan.stride[COMPANION], y, to.row_step * size, to.class_step * size, part.rows,
-            classes, 0,
+            x, plan.strides[0][role], plan.stride[role], mask, plan.strides[0][MASK],
+            plan.stride[MASK], y, to.row_step * size, to.class_step * size, part.rows, classes, 0,
         )
     else:
         copy_rows[floating](
@@ -846,7 +847,7 @@ cdef void mend_rows(
     """Of a tile whose numbers are from the class `first` on."""
     cdef const Part *part
     cdef const char *mask = NULL
-    cdef npy_intp p, r, mask_stride = job.plan.stride[COMPANION]
+    cdef npy_intp p, r, mask_stride = job.plan.stride[MASK]
     cdef bint is_any_nan = False, is_any_scaled = False
     if job.values == NO_VALUES:
         return
@@ -864,9 +865,9 @@ cdef void mend_rows(
     for p in range(block.count):
         part = block.parts + p
         for r in range(max(begin, part.first), min(begin + tile.rows, part.first + part.rows)):
-            if job.operation.is_masked:
-                mask = part.places[COMPANION] + first * mask_stride
-                mask += (r - part.first) * job.plan.strides[0][COMPANION]
+            if is_masked(job):
+                mask = part.places[MASK] + first * mask_stride
+                mask += (r - part.first) * job.plan.strides[0][MASK]
             mend_row[floating](job, tile, r - begin, first, mask, mask_stride, 0)
 
 
@@ -910,13 +911,13 @@ cdef inline npy_intp classes_kept(
 ) noexcept nogil:
     """Up to the last that some row keeps, in whole vectors: a class has the same lane wherever it
     ends."""
-    cdef npy_intp stride = job.plan.stride[COMPANION], kept = lanes_of[floating](0), p, r, i
+    cdef npy_intp stride = job.plan.stride[MASK], kept = lanes_of[floating](0), p, r, i
     cdef const char *mask
-    if not job.operation.is_masked or job.layout == COLUMNS:
+    if not is_masked(job) or job.layout == COLUMNS:
         return job.plan.n
     for p in range(block.count):
         for r in range(block.parts[p].rows):
-            mask = block.parts[p].places[COMPANION] + r * job.plan.strides[0][COMPANION]
+            mask = block.parts[p].places[MASK] + r * job.plan.strides[0][MASK]
             i = job.plan.n
             while stride == 1 and i - LANE_BYTES >= kept and not is_any_set(mask + i - LANE_BYTES):
                 i -= LANE_BYTES
@@ -1212,7 +1213,7 @@ cdef void compute_long_row(
 ) noexcept nogil:
     cdef const Plan *plan = job.plan
     cdef const char *logits = block.parts[0].places[LOGITS]
-    cdef const char *mask = block.parts[0].places[COMPANION] if job.operation.is_masked else NULL
+    cdef const char *mask = block.parts[0].places[MASK] if is_masked(job) else NULL
     cdef floating target_logit
     cdef LongRow all
     cdef Tile *whole = <Tile *> (scratch + job.threads_of_row * SLOTS * job.slot_bytes)
@@ -1231,7 +1232,7 @@ cdef void compute_long_row(
     gather_operands[floating](job, block, 0, whole, 0)
     if job.has_extremes and not is_vjp(job):
         all.maximum = maximum_of[floating](
-            logits, plan.stride[LOGITS], plan.n, mask, plan.stride[COMPANION], 0
+            logits, plan.stride[LOGITS], plan.n, mask, plan.stride[MASK], 0
         )
     whole.target_logit[0] = 0
     if has_indices(job) and whole.target[0] >= 0:
@@ -1296,8 +1297,8 @@ cdef inline bint are_side_by_side(const Job *job, npy_intp size) noexcept nogil:
     """Whether the rows' numbers are; a mask may lie as it likes."""
     cdef const Plan *plan = job.plan
     cdef int role
-    for role in range(RESULT + 1):
-        if plan.data[role] == NULL or (role == COMPANION and job.operation.is_masked):
+    for role in range(OF_CLASSES):
+        if plan.data[role] == NULL:
             continue
         if plan.strides[0][role] != size or plan.stride[role] % size:
             return False
@@ -1323,7 +1324,7 @@ cdef inline npy_intp rows_of_tile(const Job *job, floating type_tag) noexcept no
         bytes = COPY_BYTES if job.is_in_cache else COPY_BYTES_FROM_MEMORY
         return max(lanes, min(rows, bytes // LANE_BYTES // job.plan.n * lanes))
     if job.path == DIRECT_COLUMNS and (
-        job.operation.is_masked or job.weighing == BY_EXPONENTIALS
+        is_masked(job) or job.weighing == BY_EXPONENTIALS
     ):    # which have copies
         return max(lanes, min(rows, CACHE_BYTES // row_bytes // lanes * lanes))
     return rows
@@ -1341,8 +1342,8 @@ cdef inline npy_intp rows_of_block(const Job *job, floating type_tag) noexcept n
         return job.rows_of_tile
     if chunks_of[floating](job.plan.n, 0) > 1:
         return 1
-    for role in range(RESULT + 1):
-        if job.plan.data[role] == NULL or (role == COMPANION and job.operation.is_masked):
+    for role in range(OF_CLASSES):
+        if job.plan.data[role] == NULL:
             continue
         if job.plan.stride[role] != size:
             rows = MOST_COPIED_ROWS

@@ -37,9 +37,9 @@ from csoftmax.kernels.lanes cimport add_term
 from csoftmax.kernels.memory cimport CSOFTMAX_KEEPS_MEMORY, keep_limit, new_result
 from csoftmax.kernels.plan cimport (
     BINARY_CROSS_ENTROPY, CLASS_LOSS, COMPANION, ENTROPY, INDEX_LOSS, LOGITS, LOGSUMEXP,
-    LOG_SOFTMAX, LOG_SOFTMAX_VJP, NLL_LOSS, POS_WEIGHT, RESULT, ROLES, ROW_RESULT, SIGMOID, SOFTMAX,
-    SOFTMAX_VJP, TARGET, TARGETS_LOSS, TEMPERATURE, WEIGHT, Axes, Function, Plan, collapse,
-    set_operand, start_plan,
+    LOG_SOFTMAX, LOG_SOFTMAX_VJP, MASK, NLL_LOSS, POS_WEIGHT, RESULT, ROLES, ROW_RESULT,
+    SIGMOID, SOFTMAX, SOFTMAX_VJP, TARGET, TARGETS_LOSS, TEMPERATURE, WEIGHT, Axes, Function,
+    Plan, collapse, set_operand, start_plan,
 )
 from csoftmax.kernels.stops cimport raise_if_stopped
 from csoftmax.kernels.threads cimport (
@@ -268,12 +268,11 @@ cdef bint start_call(Call *call, Function function, object logits, object axis) 
 
 cdef object read_operand(Call *call, int role, object x):
     """An array that broadcasts to the logits, in the type that is computed in; a mask in bools."""
-    cdef bint is_mask = role == COMPANION and call.operation.is_masked
     cdef ndarray array
-    if computed_type(x) < 0 or is_mask and PyArray_TYPE(<ndarray> x) != NPY_BOOL:
+    if computed_type(x) < 0 or role == MASK and PyArray_TYPE(<ndarray> x) != NPY_BOOL:
         call.is_refused = True
         return None
-    array = in_type(x, NPY_BOOL if is_mask else call.type_number)
+    array = in_type(x, NPY_BOOL if role == MASK else call.type_number)
     call.arrays[role] = <PyObject *> array
     call.is_refused |= not set_operand(&call.plan, role, array, &call.axes)
     return array
@@ -420,10 +419,10 @@ cdef object computed(Call *call, ndarray result, object out):
 # Functions of numbers: along axes, and of each number by itself
 
 cdef object of_numbers(
-    Function function, object x, object axis, object temperature, object companion, object out,
-    bint keepdims=False
+    Function function, object x, object axis, object temperature, object mask, object companion,
+    object out, bint keepdims=False
 ):
-    """Beside the numbers there may be a mask, or for a vector-Jacobian product the gradient."""
+    """The companion is the gradient of a vector-Jacobian product."""
     cdef Call call
     cdef bint is_product = function == SOFTMAX_VJP or function == LOG_SOFTMAX_VJP
     cdef int role = ROW_RESULT if function == LOGSUMEXP or function == ENTROPY else RESULT, i
@@ -435,8 +434,9 @@ cdef object of_numbers(
     if function < SIGMOID:
         temperature = read_temperature(&call, temperature)
     numbers = read_operand(&call, LOGITS, x)
+    if mask is not None:
+        mask = read_operand(&call, MASK, mask)
     if companion is not None:
-        call.operation.is_masked = not is_product
         companion = read_operand(&call, COMPANION, companion)
     if keepdims:    # now that all operands have been read
         call.row_axes = call.axes
@@ -447,31 +447,31 @@ cdef object of_numbers(
 
 
 def softmax(x, axis, temperature, where, out):
-    return of_numbers(SOFTMAX, x, axis, temperature, where, out)
+    return of_numbers(SOFTMAX, x, axis, temperature, where, None, out)
 
 
 def log_softmax(x, axis, temperature, where, out):
-    return of_numbers(LOG_SOFTMAX, x, axis, temperature, where, out)
+    return of_numbers(LOG_SOFTMAX, x, axis, temperature, where, None, out)
 
 
 def logsumexp(x, axis, where, keepdims, out):
-    return of_numbers(LOGSUMEXP, x, axis, 1.0, where, out, keepdims)
+    return of_numbers(LOGSUMEXP, x, axis, 1.0, where, None, out, keepdims)
 
 
 def entropy(logits, axis, temperature):
-    return of_numbers(ENTROPY, logits, axis, temperature, None, None)
+    return of_numbers(ENTROPY, logits, axis, temperature, None, None, None)
 
 
 def softmax_vjp(grad, y, axis, temperature, out):
-    return of_numbers(SOFTMAX_VJP, y, axis, temperature, grad, out)
+    return of_numbers(SOFTMAX_VJP, y, axis, temperature, None, grad, out)
 
 
 def log_softmax_vjp(grad, log_y, axis, temperature, out):
-    return of_numbers(LOG_SOFTMAX_VJP, log_y, axis, temperature, grad, out)
+    return of_numbers(LOG_SOFTMAX_VJP, log_y, axis, temperature, None, grad, out)
 
 
 def sigmoid(x, out):
-    return of_numbers(SIGMOID, x, (), None, None, out)
+    return of_numbers(SIGMOID, x, (), None, None, None, out)
 
 
 # Losses

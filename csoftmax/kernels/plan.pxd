@@ -18,13 +18,17 @@ cdef enum:
 cdef enum:
     # The roles of operands.
     LOGITS         # or what is in their place: probabilities, numbers
-    COMPANION      # of the logits' shape: a mask, the targets, or a gradient
+    COMPANION      # of the logits' shape: targets, a gradient, weights, or other logits
     RESULT         # of the logits' shape
-    WEIGHT         # of elementwise losses
-    POS_WEIGHT
-    TEMPERATURE    # these have one number for each row
+    HESSIAN        # a second result of the logits' shape
+    OF_CLASSES     # the roles up to here have a number for each of a row's classes
+    MASK = OF_CLASSES    # and so has this one, of bytes
+    POS_WEIGHT     # of elementwise losses
+    WEIGHT         # these have one number for each row
+    TEMPERATURE
     TARGET
     ROW_RESULT
+    SIGN           # a second result for each row
     ROLES
 
 
