@@ -4,14 +4,26 @@ from csoftmax import reference
 from csoftmax._binary import binary_cross_entropy, sigmoid
 from csoftmax._config import __version__, show_config
 from csoftmax._gradients import log_softmax_vjp, softmax_jacobian, softmax_vjp
-from csoftmax._losses import cross_entropy, cross_entropy_value_and_grad, nll_loss
-from csoftmax._softmax import entropy, log_softmax, logsumexp, softmax
+from csoftmax._losses import (
+    cross_entropy,
+    cross_entropy_grad_and_hess,
+    cross_entropy_value_and_grad,
+    nll_loss,
+)
+from csoftmax._softmax import (
+    entropy,
+    log_softmax,
+    logsumexp,
+    softmax,
+    softmax_and_logsumexp,
+)
 from csoftmax._threads import get_num_threads, set_num_threads
 
 __all__ = [
     "__version__",
     "binary_cross_entropy",
     "cross_entropy",
+    "cross_entropy_grad_and_hess",
     "cross_entropy_value_and_grad",
     "entropy",
     "get_num_threads",
@@ -24,6 +36,7 @@ __all__ = [
     "show_config",
     "sigmoid",
     "softmax",
+    "softmax_and_logsumexp",
     "softmax_jacobian",
     "softmax_vjp",
 ]

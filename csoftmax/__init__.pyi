@@ -23,6 +23,7 @@ __all__ = [
     "__version__",
     "binary_cross_entropy",
     "cross_entropy",
+    "cross_entropy_grad_and_hess",
     "cross_entropy_value_and_grad",
     "entropy",
     "get_num_threads",
@@ -35,6 +36,7 @@ __all__ = [
     "show_config",
     "sigmoid",
     "softmax",
+    "softmax_and_logsumexp",
     "softmax_jacobian",
     "softmax_vjp",
 ]
@@ -199,121 +201,197 @@ def logsumexp(
     out: None = None,
 ) -> _Rows: ...
 @overload
-def entropy(logits: _Lazy, /, axis: _Axes = -1, *, temperature: _Real = 1.0) -> _Lazy: ...
+def softmax_and_logsumexp(
+    x: _Lazy, /, axis: _Axes = -1, *, temperature: _Real = 1.0, where: _Mask | None = None,
+    keepdims: bool = False, out: None = None,
+) -> tuple[_Lazy, _Lazy]: ...
 @overload
-def entropy(logits: _Double, /, axis: _Axes = -1, *, temperature: _Real = 1.0) -> _Rows64: ...
+def softmax_and_logsumexp(
+    x: _Array, /, axis: _Axes = -1, *, temperature: _Real = 1.0, where: _Mask | None = None,
+    keepdims: bool = False, out: _Out,
+) -> tuple[_Out, _Rows]: ...
 @overload
-def entropy(logits: _Single, /, axis: _Axes = -1, *, temperature: _Real = 1.0) -> _Rows32: ...
+def softmax_and_logsumexp(
+    x: _Double, /, axis: _Axes = -1, *, temperature: _Real = 1.0, where: _Mask | None = None,
+    keepdims: bool = False, out: None = None,
+) -> tuple[NDArray[np.float64], _Rows64]: ...
 @overload
-def entropy(logits: _Array, /, axis: _Axes = -1, *, temperature: _Real = 1.0) -> _Rows: ...
+def softmax_and_logsumexp(
+    x: _Single, /, axis: _Axes = -1, *, temperature: _Real = 1.0, where: _Mask | None = None,
+    keepdims: bool = False, out: None = None,
+) -> tuple[NDArray[np.float32], _Rows32]: ...
+@overload
+def softmax_and_logsumexp(
+    x: _Array, /, axis: _Axes = -1, *, temperature: _Real = 1.0, where: _Mask | None = None,
+    keepdims: bool = False, out: None = None,
+) -> tuple[NDArray[Any], _Rows]: ...
+@overload
+def entropy(
+    logits: _Lazy, /, axis: _Axes = -1, *, temperature: _Real = 1.0, where: _Mask | None = None,
+) -> _Lazy: ...
+@overload
+def entropy(
+    logits: _Double, /, axis: _Axes = -1, *, temperature: _Real = 1.0, where: _Mask | None = None,
+) -> _Rows64: ...
+@overload
+def entropy(
+    logits: _Single, /, axis: _Axes = -1, *, temperature: _Real = 1.0, where: _Mask | None = None,
+) -> _Rows32: ...
+@overload
+def entropy(
+    logits: _Array, /, axis: _Axes = -1, *, temperature: _Real = 1.0, where: _Mask | None = None,
+) -> _Rows: ...
 @overload
 def cross_entropy(
     logits: _Lazy, target: _Real, /, axis: SupportsIndex = -1, *, weight: _Array | None = None,
-    ignore_index: SupportsIndex = -100, reduction: Literal["mean", "sum", "none"] = "mean",
-    label_smoothing: float | np.floating = 0.0, temperature: _Real = 1.0,
+    sample_weight: _Real | None = None, ignore_index: SupportsIndex = -100,
+    reduction: Literal["mean", "sum", "none"] = "mean", label_smoothing: float | np.floating = 0.0,
+    temperature: _Real = 1.0, where: _Mask | None = None,
 ) -> _Lazy: ...
 @overload
 def cross_entropy(
     logits: _Array, target: _Real, /, axis: SupportsIndex = -1, *, weight: _Array | None = None,
-    ignore_index: SupportsIndex = -100, reduction: Literal["mean", "sum"] = "mean",
-    label_smoothing: float | np.floating = 0.0, temperature: _Real = 1.0,
+    sample_weight: _Real | None = None, ignore_index: SupportsIndex = -100,
+    reduction: Literal["mean", "sum"] = "mean", label_smoothing: float | np.floating = 0.0,
+    temperature: _Real = 1.0, where: _Mask | None = None,
 ) -> np.float64: ...
 @overload
 def cross_entropy(
     logits: _Double, target: _Real, /, axis: SupportsIndex = -1, *, weight: _Array | None = None,
-    ignore_index: SupportsIndex = -100, reduction: Literal["none"],
-    label_smoothing: float | np.floating = 0.0, temperature: _Real = 1.0,
+    sample_weight: _Real | None = None, ignore_index: SupportsIndex = -100,
+    reduction: Literal["none"], label_smoothing: float | np.floating = 0.0,
+    temperature: _Real = 1.0, where: _Mask | None = None,
 ) -> _Rows64: ...
 @overload
 def cross_entropy(
     logits: _Single, target: _Real, /, axis: SupportsIndex = -1, *, weight: _Array | None = None,
-    ignore_index: SupportsIndex = -100, reduction: Literal["none"],
-    label_smoothing: float | np.floating = 0.0, temperature: _Real = 1.0,
+    sample_weight: _Real | None = None, ignore_index: SupportsIndex = -100,
+    reduction: Literal["none"], label_smoothing: float | np.floating = 0.0,
+    temperature: _Real = 1.0, where: _Mask | None = None,
 ) -> _Rows32: ...
 @overload
 def cross_entropy(
     logits: _Array, target: _Real, /, axis: SupportsIndex = -1, *, weight: _Array | None = None,
-    ignore_index: SupportsIndex = -100, reduction: Literal["none"],
-    label_smoothing: float | np.floating = 0.0, temperature: _Real = 1.0,
+    sample_weight: _Real | None = None, ignore_index: SupportsIndex = -100,
+    reduction: Literal["none"], label_smoothing: float | np.floating = 0.0,
+    temperature: _Real = 1.0, where: _Mask | None = None,
 ) -> _Rows: ...
 @overload
 def cross_entropy_value_and_grad(
     logits: _Lazy, target: _Real, /, axis: SupportsIndex = -1, *, weight: _Array | None = None,
-    ignore_index: SupportsIndex = -100, reduction: Literal["mean", "sum", "none"] = "mean",
-    label_smoothing: float | np.floating = 0.0, temperature: _Real = 1.0, out: None = None,
+    sample_weight: _Real | None = None, ignore_index: SupportsIndex = -100,
+    reduction: Literal["mean", "sum", "none"] = "mean", label_smoothing: float | np.floating = 0.0,
+    temperature: _Real = 1.0, where: _Mask | None = None, out: None = None,
 ) -> tuple[_Lazy, _Lazy]: ...
 @overload
 def cross_entropy_value_and_grad(
     logits: _Array, target: _Real, /, axis: SupportsIndex = -1, *, weight: _Array | None = None,
-    ignore_index: SupportsIndex = -100, reduction: Literal["mean", "sum"] = "mean",
-    label_smoothing: float | np.floating = 0.0, temperature: _Real = 1.0, out: _Out,
+    sample_weight: _Real | None = None, ignore_index: SupportsIndex = -100,
+    reduction: Literal["mean", "sum"] = "mean", label_smoothing: float | np.floating = 0.0,
+    temperature: _Real = 1.0, where: _Mask | None = None, out: _Out,
 ) -> tuple[np.float64, _Out]: ...
 @overload
 def cross_entropy_value_and_grad(
     logits: _Array, target: _Real, /, axis: SupportsIndex = -1, *, weight: _Array | None = None,
-    ignore_index: SupportsIndex = -100, reduction: Literal["none"],
-    label_smoothing: float | np.floating = 0.0, temperature: _Real = 1.0, out: _Out,
+    sample_weight: _Real | None = None, ignore_index: SupportsIndex = -100,
+    reduction: Literal["none"], label_smoothing: float | np.floating = 0.0,
+    temperature: _Real = 1.0, where: _Mask | None = None, out: _Out,
 ) -> tuple[_Rows, _Out]: ...
 @overload
 def cross_entropy_value_and_grad(
     logits: _Double, target: _Real, /, axis: SupportsIndex = -1, *, weight: _Array | None = None,
-    ignore_index: SupportsIndex = -100, reduction: Literal["mean", "sum"] = "mean",
-    label_smoothing: float | np.floating = 0.0, temperature: _Real = 1.0, out: None = None,
+    sample_weight: _Real | None = None, ignore_index: SupportsIndex = -100,
+    reduction: Literal["mean", "sum"] = "mean", label_smoothing: float | np.floating = 0.0,
+    temperature: _Real = 1.0, where: _Mask | None = None, out: None = None,
 ) -> tuple[np.float64, NDArray[np.float64]]: ...
 @overload
 def cross_entropy_value_and_grad(
     logits: _Single, target: _Real, /, axis: SupportsIndex = -1, *, weight: _Array | None = None,
-    ignore_index: SupportsIndex = -100, reduction: Literal["mean", "sum"] = "mean",
-    label_smoothing: float | np.floating = 0.0, temperature: _Real = 1.0, out: None = None,
+    sample_weight: _Real | None = None, ignore_index: SupportsIndex = -100,
+    reduction: Literal["mean", "sum"] = "mean", label_smoothing: float | np.floating = 0.0,
+    temperature: _Real = 1.0, where: _Mask | None = None, out: None = None,
 ) -> tuple[np.float64, NDArray[np.float32]]: ...
 @overload
 def cross_entropy_value_and_grad(
     logits: _Array, target: _Real, /, axis: SupportsIndex = -1, *, weight: _Array | None = None,
-    ignore_index: SupportsIndex = -100, reduction: Literal["mean", "sum"] = "mean",
-    label_smoothing: float | np.floating = 0.0, temperature: _Real = 1.0, out: None = None,
+    sample_weight: _Real | None = None, ignore_index: SupportsIndex = -100,
+    reduction: Literal["mean", "sum"] = "mean", label_smoothing: float | np.floating = 0.0,
+    temperature: _Real = 1.0, where: _Mask | None = None, out: None = None,
 ) -> tuple[np.float64, NDArray[Any]]: ...
 @overload
 def cross_entropy_value_and_grad(
     logits: _Double, target: _Real, /, axis: SupportsIndex = -1, *, weight: _Array | None = None,
-    ignore_index: SupportsIndex = -100, reduction: Literal["none"],
-    label_smoothing: float | np.floating = 0.0, temperature: _Real = 1.0, out: None = None,
+    sample_weight: _Real | None = None, ignore_index: SupportsIndex = -100,
+    reduction: Literal["none"], label_smoothing: float | np.floating = 0.0,
+    temperature: _Real = 1.0, where: _Mask | None = None, out: None = None,
 ) -> tuple[_Rows64, NDArray[np.float64]]: ...
 @overload
 def cross_entropy_value_and_grad(
     logits: _Single, target: _Real, /, axis: SupportsIndex = -1, *, weight: _Array | None = None,
-    ignore_index: SupportsIndex = -100, reduction: Literal["none"],
-    label_smoothing: float | np.floating = 0.0, temperature: _Real = 1.0, out: None = None,
+    sample_weight: _Real | None = None, ignore_index: SupportsIndex = -100,
+    reduction: Literal["none"], label_smoothing: float | np.floating = 0.0,
+    temperature: _Real = 1.0, where: _Mask | None = None, out: None = None,
 ) -> tuple[_Rows32, NDArray[np.float32]]: ...
 @overload
 def cross_entropy_value_and_grad(
     logits: _Array, target: _Real, /, axis: SupportsIndex = -1, *, weight: _Array | None = None,
-    ignore_index: SupportsIndex = -100, reduction: Literal["none"],
-    label_smoothing: float | np.floating = 0.0, temperature: _Real = 1.0, out: None = None,
+    sample_weight: _Real | None = None, ignore_index: SupportsIndex = -100,
+    reduction: Literal["none"], label_smoothing: float | np.floating = 0.0,
+    temperature: _Real = 1.0, where: _Mask | None = None, out: None = None,
 ) -> tuple[_Rows, NDArray[Any]]: ...
+@overload
+def cross_entropy_grad_and_hess(
+    logits: _Lazy, target: _Real, /, axis: SupportsIndex = -1, *, weight: _Array | None = None,
+    sample_weight: _Real | None = None, ignore_index: SupportsIndex = -100,
+    temperature: _Real = 1.0,
+) -> tuple[_Lazy, _Lazy]: ...
+@overload
+def cross_entropy_grad_and_hess(
+    logits: _Double, target: _Real, /, axis: SupportsIndex = -1, *, weight: _Array | None = None,
+    sample_weight: _Real | None = None, ignore_index: SupportsIndex = -100,
+    temperature: _Real = 1.0,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]: ...
+@overload
+def cross_entropy_grad_and_hess(
+    logits: _Single, target: _Real, /, axis: SupportsIndex = -1, *, weight: _Array | None = None,
+    sample_weight: _Real | None = None, ignore_index: SupportsIndex = -100,
+    temperature: _Real = 1.0,
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]: ...
+@overload
+def cross_entropy_grad_and_hess(
+    logits: _Array, target: _Real, /, axis: SupportsIndex = -1, *, weight: _Array | None = None,
+    sample_weight: _Real | None = None, ignore_index: SupportsIndex = -100,
+    temperature: _Real = 1.0,
+) -> tuple[NDArray[Any], NDArray[Any]]: ...
 @overload
 def nll_loss(
     log_probs: _Lazy, target: _Index, /, axis: SupportsIndex = -1, *, weight: _Array | None = None,
-    ignore_index: SupportsIndex = -100, reduction: Literal["mean", "sum", "none"] = "mean",
+    sample_weight: _Real | None = None, ignore_index: SupportsIndex = -100,
+    reduction: Literal["mean", "sum", "none"] = "mean",
 ) -> _Lazy: ...
 @overload
 def nll_loss(
     log_probs: _Array, target: _Index, /, axis: SupportsIndex = -1, *, weight: _Array | None = None,
-    ignore_index: SupportsIndex = -100, reduction: Literal["mean", "sum"] = "mean",
+    sample_weight: _Real | None = None, ignore_index: SupportsIndex = -100,
+    reduction: Literal["mean", "sum"] = "mean",
 ) -> np.float64: ...
 @overload
 def nll_loss(
     log_probs: _Double, target: _Index, /, axis: SupportsIndex = -1, *,
-    weight: _Array | None = None, ignore_index: SupportsIndex = -100, reduction: Literal["none"],
+    weight: _Array | None = None, sample_weight: _Real | None = None,
+    ignore_index: SupportsIndex = -100, reduction: Literal["none"],
 ) -> _Rows64: ...
 @overload
 def nll_loss(
     log_probs: _Single, target: _Index, /, axis: SupportsIndex = -1, *,
-    weight: _Array | None = None, ignore_index: SupportsIndex = -100, reduction: Literal["none"],
+    weight: _Array | None = None, sample_weight: _Real | None = None,
+    ignore_index: SupportsIndex = -100, reduction: Literal["none"],
 ) -> _Rows32: ...
 @overload
 def nll_loss(
     log_probs: _Array, target: _Index, /, axis: SupportsIndex = -1, *, weight: _Array | None = None,
-    ignore_index: SupportsIndex = -100, reduction: Literal["none"],
+    sample_weight: _Real | None = None, ignore_index: SupportsIndex = -100,
+    reduction: Literal["none"],
 ) -> _Rows: ...
 @overload
 def softmax_vjp(

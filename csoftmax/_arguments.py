@@ -67,17 +67,21 @@ def with_one_axis(x, axes):
     return x.transpose(*others, *axes).reshape([*(x.shape[i] for i in others), length])
 
 
+def with_all_axes(x, axes, shape):
+    """The reverse: an array of this shape."""
+    order = [*(i for i in range(len(shape)) if i not in axes), *axes]
+    return x.reshape([shape[i] for i in order]).transpose(np.argsort(order))
+
+
 def along_one_axis(compute, axes, out, *arrays):
     """For axes that steps of one stride don't lead through: `compute` of copies that have one.
 
     Takes arrays of one shape and the axis, and gives a result of that shape, or of the rows'.
     """
     x = arrays[0]
-    others = [i for i in range(x.ndim) if i not in axes]
     result = computed(compute(*(with_one_axis(array, axes) for array in arrays), -1))
-    if np.ndim(result) > len(others):
-        result = result.reshape([x.shape[i] for i in (*others, *axes)])
-        result = result.transpose(np.argsort([*others, *axes]))
+    if np.ndim(result) > x.ndim - len(axes):
+        result = with_all_axes(result, axes, x.shape)
     return delivered(result, out)
 
 

@@ -74,20 +74,37 @@ def logsumexp(x, axis, where, keepdims, out):
             log_sum_of_parts, without(axes, x), [parts], [all_of(parts)], dtype, whole=axes,
             axes=axes, dtype_of_sum=dtype,
         )  # fmt: skip
-    if keepdims:    # not by expand_dims, which needs to know all lengths
-        result = result[tuple(None if i in axes else slice(None) for i in range(x.ndim))]
-    return result
+    return with_kept_axes(result, axes, x) if keepdims else result
 
 
-def entropy(logits, axis, temperature):
+def softmax_and_logsumexp(x, axis, temperature, where, keepdims, out):
+    require_no_out(out)
+    x = as_lazy_logits(x, "x")
+    axes = normalized_axes(axis, x.ndim)
+    require_whole(x, axes, "x", "softmax_and_logsumexp")
+    operands = [x, lazy_temperature(temperature, x, axes), lazy_mask(where, x)]
+    labels = [all_of(x), without(axes, x), all_of(x)]
+    probabilities, log_sums = both_by_blocks(
+        _softmax.softmax_and_logsumexp, (all_of(x), without(axes, x)), operands, labels,
+        computed_type(x), whole=axes, names=("temperature", "where"), axis=axes,
+    )  # fmt: skip
+    return probabilities, with_kept_axes(log_sums, axes, x) if keepdims else log_sums
+
+
+def with_kept_axes(result, axes, x):
+    """Not by expand_dims, which needs to know all lengths."""
+    return result[tuple(None if i in axes else slice(None) for i in range(x.ndim))]
+
+
+def entropy(logits, axis, temperature, where):
     logits = as_lazy_logits(logits, "logits")
     axes = normalized_axes(axis, logits.ndim)
     require_whole(logits, axes, "logits", "entropy")
     rows = without(axes, logits)
-    operands = [logits, lazy_temperature(temperature, logits, axes)]
+    operands = [logits, lazy_temperature(temperature, logits, axes), lazy_mask(where, logits)]
     return by_blocks(
-        _softmax.entropy, rows, operands, [all_of(logits), rows], computed_type(logits),
-        names=("temperature",), axis=axes,
+        _softmax.entropy, rows, operands, [all_of(logits), rows, all_of(logits)],
+        computed_type(logits), whole=axes, names=("temperature", "where"), axis=axes,
     )  # fmt: skip
 
 
@@ -144,42 +161,53 @@ def binary_cross_entropy(logits, target, weight, pos_weight, reduction):
 
 
 def cross_entropy(
-    logits, target, axis, weight, ignore_index, reduction, label_smoothing, temperature
-):
-    loss = LazyLoss(logits, target, axis, weight, ignore_index, reduction)
+    logits, target, axis, weight, sample_weight, ignore_index, reduction, label_smoothing,
+    temperature, where,
+):  # fmt: skip
+    loss = LazyLoss(logits, target, axis, weight, sample_weight, ignore_index, reduction)
     losses = by_blocks(
-        _losses.cross_entropy, loss.rows, *loss.operands(temperature), loss.dtype,
-        whole=(loss.axis,), names=("temperature",), reduction="none",
+        _losses.cross_entropy, loss.rows, *loss.operands(temperature, where), loss.dtype,
+        whole=(loss.axis,), names=("sample_weight", "temperature", "where"), reduction="none",
         label_smoothing=_losses.as_label_smoothing(label_smoothing), **loss.keywords,
     )  # fmt: skip
     return reduced(losses, reduction, loss.divisor())
 
 
 def cross_entropy_value_and_grad(
-    logits, target, axis, weight, ignore_index, reduction, label_smoothing, temperature, out
-):
+    logits, target, axis, weight, sample_weight, ignore_index, reduction, label_smoothing,
+    temperature, where, out,
+):  # fmt: skip
     require_no_out(out)
-    loss = LazyLoss(logits, target, axis, weight, ignore_index, reduction)
+    loss = LazyLoss(logits, target, axis, weight, sample_weight, ignore_index, reduction)
     divisor = loss.divisor()
-    operands, labels = loss.operands(temperature)
-    both = by_blocks(
-        losses_and_grad, all_of(loss.logits), [*operands, divisor], [*labels, ()], loss.dtype,
-        whole=(loss.axis,), label_smoothing=_losses.as_label_smoothing(label_smoothing),
-        **loss.keywords,
+    operands, labels = loss.operands(temperature, where)
+    losses, grad = both_by_blocks(
+        losses_and_grad, (loss.rows, all_of(loss.logits)), [*operands, divisor], [*labels, ()],
+        loss.dtype, whole=(loss.axis,),
+        label_smoothing=_losses.as_label_smoothing(label_smoothing), **loss.keywords,
     )  # fmt: skip
-    losses = by_blocks(first_of, loss.rows, [both], [all_of(loss.logits)], loss.dtype)
-    grad = by_blocks(second_of, all_of(loss.logits), [both], [all_of(loss.logits)], loss.dtype)
     return reduced(losses, reduction, divisor), grad
 
 
-def nll_loss(log_probs, target, axis, weight, ignore_index, reduction):
+def cross_entropy_grad_and_hess(
+    logits, target, axis, weight, sample_weight, ignore_index, temperature
+):
+    loss = LazyLoss(logits, target, axis, weight, sample_weight, ignore_index, "none")
+    operands, labels = loss.operands(temperature)
+    return both_by_blocks(
+        _losses.cross_entropy_grad_and_hess, (all_of(loss.logits),) * 2, operands, labels,
+        loss.dtype, whole=(loss.axis,), names=("sample_weight", "temperature"), **loss.keywords,
+    )  # fmt: skip
+
+
+def nll_loss(log_probs, target, axis, weight, sample_weight, ignore_index, reduction):
     loss = LazyLoss(
-        log_probs, target, axis, weight, ignore_index, reduction, "log_probs",
+        log_probs, target, axis, weight, sample_weight, ignore_index, reduction, "log_probs",
         takes_probabilities=False,
     )  # fmt: skip
     losses = by_blocks(
-        _losses.nll_loss, loss.rows, *loss.operands(), loss.dtype, reduction="none",
-        **loss.keywords,
+        _losses.nll_loss, loss.rows, *loss.operands(), loss.dtype, names=("sample_weight",),
+        reduction="none", **loss.keywords,
     )  # fmt: skip
     return reduced(losses, reduction, loss.divisor())
 
@@ -190,8 +218,8 @@ class LazyLoss:
     """The arguments of a loss, checked as far as they are known."""
 
     def __init__(
-        self, logits, target, axis, weight, ignore_index, reduction, name="logits",
-        takes_probabilities=True,
+        self, logits, target, axis, weight, sample_weight, ignore_index, reduction,
+        name="logits", takes_probabilities=True,
     ):  # fmt: skip
         self.reduction = _losses.as_reduction(reduction)
         self.logits = logits = as_lazy_logits(logits, name)
@@ -216,66 +244,89 @@ class LazyLoss:
             _losses.require_number_for_each(as_lazy_logits(weight, "weight"), logits.shape[axis])
         else:
             weight = _losses.as_class_weight(weight, logits.shape[axis], self.dtype)
+        self.sample_weight = self.as_lazy_sample_weight(sample_weight)
         self.keywords = {"axis": axis, "weight": weight, "ignore_index": ignore_index}
 
-    def operands(self, *temperature):
+    def as_lazy_sample_weight(self, sample_weight):
+        if sample_weight is None:
+            return None
+        sample_weight = as_lazy_logits(sample_weight, "sample_weight")
+        row_shape = tuple(self.logits.shape[i] for i in self.rows)
+        require_broadcastable(sample_weight, row_shape, "sample_weight")
+        return sample_weight
+
+    def operands(self, *temperature_and_mask):
         """With the labels of their axes."""
-        temperature = [lazy_temperature(t, self.logits, (self.axis,)) for t in temperature]
+        operands = [self.logits, self.target, self.sample_weight]
         of_target = self.rows if self.has_indices else all_of(self.logits)
-        operands = [self.logits, self.target, *temperature]
-        return operands, [all_of(self.logits), of_target, self.rows][: len(operands)]
+        labels = [all_of(self.logits), of_target, self.rows]
+        for temperature in temperature_and_mask[:1]:
+            operands.append(lazy_temperature(temperature, self.logits, (self.axis,)))
+            labels.append(self.rows)
+        for where in temperature_and_mask[1:]:
+            operands.append(lazy_mask(where, self.logits))
+            labels.append(all_of(self.logits))
+        return operands, labels
 
     def divisor(self):
         """Of a mean. From class indices alone: a block's logits are not kept until it is known."""
         if self.reduction != "mean":
             return 1.0
-        if not self.has_indices:
+        if not self.has_indices and self.sample_weight is None:
             return number_of(self.target, self.rows)
+        operands, labels = self.operands()
+        keywords = {"axis": self.axis}
+        if self.has_indices:
+            keywords = {
+                "weight": self.keywords["weight"], "ignore_index": self.keywords["ignore_index"],
+                "dtype_of_weight": self.dtype,
+            }  # fmt: skip
         return sum_over_blocks(
-            divisor_of_block, self.target, weight=self.keywords["weight"],
-            ignore_index=self.keywords["ignore_index"], dtype_of_weight=self.dtype,
+            divisor_of_indices if self.has_indices else divisor_of_probabilities, self.rows,
+            operands[1:], labels[1:], **keywords,
         )  # fmt: skip
 
 
-def divisor_of_block(target, *, weight, ignore_index, dtype_of_weight):
+def divisor_of_indices(target, sample_weight, *, weight, ignore_index, dtype_of_weight):
     target = as_array(target, "target")
-    if weight is None:
+    if sample_weight is None and weight is None:
         return np.count_nonzero(target != ignore_index)
+    if weight is None:    # then it doesn't matter which class
+        target, ignore_index, weight = np.where(target == ignore_index, -1, 0), -1, [1]
     classes = np.size(weight)
     weight = _losses.as_class_weight(weight, classes, dtype_of_weight)
     target = _losses.as_class_indices(target, target.shape, classes, ignore_index)
-    # A loss is the weight of its target where all log-probabilities are -1.
-    log_probs = np.broadcast_to(weight.dtype.type(-1), (target.size, classes))
+    sample_weight = _losses.as_sample_weight(sample_weight, target.shape)
+    # A loss is the weight of its target, and of its row, where all log-probabilities are -1.
+    log_probs = np.broadcast_to(-1.0, (*target.shape, classes))
     return computed(
-        kernels.nll_loss(log_probs, target.reshape(-1), -1, weight, ignore_index, "sum")
+        kernels.nll_loss(log_probs, target, -1, weight, sample_weight, ignore_index, "sum")
     )
 
 
-def losses_and_grad(logits, target, temperature, divisor, *, label_smoothing, **keywords):
+def divisor_of_probabilities(target, sample_weight, *, axis):
+    rows = target.shape[:axis] + target.shape[axis + 1 :]
+    return kernels.total(_losses.as_sample_weight(sample_weight, rows))
+
+
+def losses_and_grad(
+    logits, target, sample_weight, temperature, where, divisor, *, label_smoothing, **keywords
+):
     arguments = _losses.checked(
-        logits, target, **keywords, reduction="none", label_smoothing=label_smoothing,
-        temperature=temperature,
+        logits, target, **keywords, sample_weight=sample_weight, reduction="none",
+        label_smoothing=label_smoothing, temperature=temperature, where=where,
     )  # fmt: skip
     return computed(
         kernels.cross_entropy(*arguments, True, None, float(divisor))
     )
 
 
-def first_of(both):
-    return both[0]
-
-
-def second_of(both):
-    return both[1]
-
-
 def reduced(losses, reduction, divisor):
     if reduction == "none":
         return losses
-    return by_blocks(
-        mean_of_total, (), [sum_over_blocks(total_of_block, losses), divisor], [(), ()],
-        np.float64,
-    )  # fmt: skip
+    labels = all_of(losses)
+    total = sum_over_blocks(total_of_block, labels, [losses], [labels])
+    return by_blocks(mean_of_total, (), [total, divisor], [(), ()], np.float64)
 
 
 def total_of_block(losses):
@@ -289,18 +340,19 @@ def mean_of_total(total, divisor):
         return np.float64(total / divisor if divisor else math.nan)
 
 
-def sum_over_blocks(function, array, **keywords):
+def sum_over_blocks(function, labels, operands, labels_of_operands, **keywords):
     """The sum of a number that `function` makes of each block."""
-    labels = all_of(array)
     numbers = by_blocks(
-        number_of_block, labels, [array], [labels], np.float64,
-        adjust_chunks=dict.fromkeys(labels, 1), function_of_block=function, **keywords,
+        number_of_block, labels, operands, labels_of_operands, np.float64,
+        whole={label for its in labels_of_operands for label in its} - set(labels),
+        adjust_chunks=dict.fromkeys(labels, 1), function_of_block=function, ndim=len(labels),
+        **keywords,
     )  # fmt: skip
     return by_blocks(quiet_sum, (), [numbers.rechunk(-1)], [labels], np.float64)
 
 
-def number_of_block(block, *, function_of_block, **keywords):
-    return np.full([1] * np.ndim(block), function_of_block(block, **keywords), np.float64)
+def number_of_block(*blocks, function_of_block, ndim, **keywords):
+    return np.full([1] * ndim, function_of_block(*blocks, **keywords), np.float64)
 
 
 def number_of(array, axes):
@@ -310,7 +362,7 @@ def number_of(array, axes):
         return float(number)
     # One block along other axes is enough.
     blocks = array.blocks[tuple(slice(None) if i in axes else slice(1) for i in all_of(array))]
-    return sum_over_blocks(number_along, blocks, axes=axes)
+    return sum_over_blocks(number_along, all_of(blocks), [blocks], [all_of(blocks)], axes=axes)
 
 
 def number_along(block, *, axes):
@@ -476,6 +528,21 @@ def labels_of(operand, labels):
     if not isinstance(operand, da.Array):
         return None
     return tuple(labels)[len(labels) - operand.ndim :]
+
+
+def both_by_blocks(function, labels, operands, labels_of_operands, dtype, **keywords):
+    """Of a function with two results; `labels` are theirs. The pairs lie in the blocks of an array
+    that others never see."""
+    of_pairs = max(labels, key=len)
+    pairs = by_blocks(function, of_pairs, operands, labels_of_operands, dtype, **keywords)
+    return tuple(
+        by_blocks(part_of_pair, its_labels, [pairs], [of_pairs], dtype, place=place)
+        for place, its_labels in enumerate(labels)
+    )
+
+
+def part_of_pair(pair, *, place):
+    return pair[place]
 
 
 def by_blocks(

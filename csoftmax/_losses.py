@@ -1,4 +1,4 @@
-"""cross_entropy, its gradient, and nll_loss."""
+"""cross_entropy, its gradient and Hessian, and nll_loss."""
 
 import numbers
 
@@ -8,6 +8,7 @@ from csoftmax._arguments import (
     as_array,
     as_integer,
     as_logits,
+    as_mask,
     as_out,
     as_temperature,
     computed,
@@ -15,6 +16,7 @@ from csoftmax._arguments import (
     may_be_equal,
     normalized_axis,
     quiet,
+    require_broadcastable,
     require_out,
 )
 from csoftmax._dispatch import kernels
@@ -28,10 +30,12 @@ def cross_entropy(
     axis=-1,
     *,
     weight=None,
+    sample_weight=None,
     ignore_index=-100,
     reduction="mean",
     label_smoothing=0.0,
     temperature=1.0,
+    where=None,
 ):
     r"""Cross-entropy of logits and targets: of a class index, minus its log-probability.
 
@@ -54,15 +58,23 @@ def cross_entropy(
         The axis of the C classes; PyTorch's is 1.
     weight : array_like, optional
         :math:`w`, a number for each class, of shape (C,). Default: 1.
+    sample_weight : array_like, optional
+        A number for each row, broadcasts to the losses, which it multiplies. A row of weight 0
+        doesn't count, NaN included; weights may be negative. Default: 1.
     ignore_index : int, default -100
         Rows with this class index have the loss 0 and don't count in the mean.
     reduction : {"mean", "sum", "none"}, default "mean"
-        "mean" divides the sum by the weights of the targets, ignored ones left out, and where
-        targets are probabilities by the number of rows; "none" returns every loss.
+        "mean" divides the sum by the weights of the targets, each times its row's weight, ignored
+        ones left out, and where targets are probabilities by the number of rows, or the sum of
+        their weights; "none" returns every loss.
     label_smoothing : float, default 0.0
         :math:`\varepsilon` in [0, 1], the part of a target that all classes share.
     temperature : float or array_like, default 1.0
         :math:`T \ge 0`, a number or one per row, as for `softmax`.
+    where : array_like of bool, optional
+        Which classes there are; broadcasts to `logits`. The others count as logits of -inf,
+        whatever they contain: as a target their loss is infinite, and with label smoothing every
+        class is one.
 
     Returns
     -------
@@ -76,11 +88,12 @@ def cross_entropy(
     IndexError
         If a class index is neither in [0, C) nor `ignore_index`.
     TypeError
-        If the dtype of `logits`, `target` or `weight` is not a real number's, or `target` has the
-        shape of class indices but is not of integers.
+        If the dtype of `logits`, `target` or a weight is not a real number's, that of `where` isn't
+        bool, or `target` has the shape of class indices but is not of integers.
     ValueError
-        If `target` or `weight` has the wrong shape, `reduction`, `label_smoothing` or `temperature`
-        is not as described, or targets are probabilities and `ignore_index` is a class.
+        If `target`, `where` or a weight has the wrong shape, `reduction`, `label_smoothing` or
+        `temperature` is not as described, or targets are probabilities and `ignore_index` is a
+        class.
 
     See Also
     --------
@@ -135,17 +148,20 @@ def cross_entropy(
     np.float64(0.939)
     """
     loss = kernels.cross_entropy(
-        logits, target, axis, weight, ignore_index, reduction, label_smoothing, temperature
+        logits, target, axis, weight, sample_weight, ignore_index, reduction, label_smoothing,
+        temperature, where,
     )
-    if loss is None:
-        if lazily := lazy_functions(logits, target, weight, temperature):
-            return lazily.cross_entropy(
-                logits, target, axis, weight, ignore_index, reduction, label_smoothing, temperature
-            )
-        loss = computed(kernels.cross_entropy(*checked(
-            logits, target, axis, weight, ignore_index, reduction, label_smoothing, temperature
-        )))
-    return loss
+    if loss is not None:
+        return loss
+    if lazily := lazy_functions(logits, target, weight, sample_weight, temperature, where):
+        return lazily.cross_entropy(
+            logits, target, axis, weight, sample_weight, ignore_index, reduction, label_smoothing,
+            temperature, where,
+        )
+    return computed(kernels.cross_entropy(*checked(
+        logits, target, axis, weight, sample_weight, ignore_index, reduction, label_smoothing,
+        temperature, where,
+    )))
 
 
 def cross_entropy_value_and_grad(
@@ -155,10 +171,12 @@ def cross_entropy_value_and_grad(
     axis=-1,
     *,
     weight=None,
+    sample_weight=None,
     ignore_index=-100,
     reduction="mean",
     label_smoothing=0.0,
     temperature=1.0,
+    where=None,
     out=None,
 ):
     r"""Cross-entropy and its gradient with respect to the logits.
@@ -179,6 +197,8 @@ def cross_entropy_value_and_grad(
         The axis of the C classes.
     weight : array_like, optional
         A number for each class, of shape (C,). Default: 1.
+    sample_weight : array_like, optional
+        A number for each row, as for `cross_entropy`. Default: 1.
     ignore_index : int, default -100
         Rows with this class index have the loss and the gradient 0.
     reduction : {"mean", "sum", "none"}, default "mean"
@@ -187,6 +207,9 @@ def cross_entropy_value_and_grad(
         In [0, 1], the part of a target that all classes share.
     temperature : float or array_like, default 1.0
         :math:`T \ge 0`, a number or one per row, as for `softmax`.
+    where : array_like of bool, optional
+        Which classes there are, as for `cross_entropy`; the others are logits of -inf, whose
+        gradient is 0 unless they are targets.
     out : ndarray, optional
         Where to write the gradient: floating-point, of the shape of `logits`, and may be `logits`.
 
@@ -224,17 +247,19 @@ def cross_entropy_value_and_grad(
     (np.float64(0.417), array([[-0.341,  0.242,  0.099]]))
     """
     loss_and_grad = kernels.cross_entropy(
-        logits, target, axis, weight, ignore_index, reduction, label_smoothing, temperature, True,
-        out,
+        logits, target, axis, weight, sample_weight, ignore_index, reduction, label_smoothing,
+        temperature, where, True, out,
     )
     if loss_and_grad is not None:
         return loss_and_grad
-    if lazily := lazy_functions(logits, target, weight, temperature):
+    if lazily := lazy_functions(logits, target, weight, sample_weight, temperature, where):
         return lazily.cross_entropy_value_and_grad(
-            logits, target, axis, weight, ignore_index, reduction, label_smoothing, temperature, out
+            logits, target, axis, weight, sample_weight, ignore_index, reduction, label_smoothing,
+            temperature, where, out,
         )
     logits, *others = checked(
-        logits, target, axis, weight, ignore_index, reduction, label_smoothing, temperature
+        logits, target, axis, weight, sample_weight, ignore_index, reduction, label_smoothing,
+        temperature, where,
     )
     if out is not None:
         require_out(out, logits.shape)
@@ -242,8 +267,107 @@ def cross_entropy_value_and_grad(
     return loss, grad if out is None else out
 
 
+def cross_entropy_grad_and_hess(
+    logits,
+    target,
+    /,
+    axis=-1,
+    *,
+    weight=None,
+    sample_weight=None,
+    ignore_index=-100,
+    temperature=1.0,
+):
+    r"""Gradient and diagonal of the Hessian of a cross-entropy, as boosting libraries want them.
+
+    .. math:: \frac{\partial \ell}{\partial z_i} = \frac{1}{T} (S p_i - c_i), \quad
+        \frac{\partial^2 \ell}{\partial z_i^2} = \frac{1}{T^2} S p_i (1 - p_i)
+
+    where :math:`c_j` is what :math:`-\log p_j` is multiplied by in the loss, of a class index its
+    weight or 0, and :math:`S = \sum_j c_j`.
+
+    Parameters
+    ----------
+    logits : array_like
+        Scores, one per class along `axis`, as for `cross_entropy`.
+    target : array_like
+        Class indices or probabilities, as for `cross_entropy`.
+    axis : int, default -1
+        The axis of the C classes.
+    weight : array_like, optional
+        A number for each class, of shape (C,). Default: 1.
+    sample_weight : array_like, optional
+        A number for each row, as for `cross_entropy`. Default: 1.
+    ignore_index : int, default -100
+        Rows with this class index have 0 in both.
+    temperature : float or array_like, default 1.0
+        :math:`T \ge 0`, a number or one per row, as for `softmax`.
+
+    Returns
+    -------
+    grad : ndarray
+        Of the losses' sum, of the shape of `logits`, in float32 or float64.
+    hess : ndarray
+        The Hessian's diagonal, likewise.
+
+    Raises
+    ------
+    IndexError, TypeError, ValueError
+        As `cross_entropy` does.
+
+    See Also
+    --------
+    cross_entropy_value_and_grad : The loss and its gradient, also of the mean.
+
+    Notes
+    -----
+    One sweep makes both. Where p is close to 1, 1 - p is the share of the other classes: it keeps
+    its digits, and a Hessian is 0 only where that is.
+
+    A booster's custom objective is this function of raw scores and labels [1]_. XGBoost's own
+    "multi:softprob" takes :math:`2 p (1 - p)`, at least 1e-16, as the Hessian.
+
+    References
+    ----------
+    .. [1] T. Chen, C. Guestrin, "XGBoost: A Scalable Tree Boosting System", 2016.
+       https://arxiv.org/abs/1603.02754
+
+    Examples
+    --------
+    >>> from csoftmax import cross_entropy_grad_and_hess
+    >>> grad, hess = cross_entropy_grad_and_hess([[2.0, 1.0, 0.1], [40.0, 0.0, 0.0]], [0, 0])
+    >>> grad
+    array([[-3.40998861e-01,  2.42432971e-01,  9.85658904e-02],
+           [-8.49670851e-18,  4.24835426e-18,  4.24835426e-18]])
+    >>> hess
+    array([[2.24718638e-01, 1.83659225e-01, 8.88506557e-02],
+           [8.49670851e-18, 4.24835426e-18, 4.24835426e-18]])
+    """
+    both = kernels.cross_entropy(
+        logits, target, axis, weight, sample_weight, ignore_index, "none", 0.0, temperature, None,
+        has_hessian=True,
+    )
+    if both is not None:
+        return both
+    if lazily := lazy_functions(logits, target, weight, sample_weight, temperature):
+        return lazily.cross_entropy_grad_and_hess(
+            logits, target, axis, weight, sample_weight, ignore_index, temperature
+        )
+    return computed(kernels.cross_entropy(*checked(
+        logits, target, axis, weight, sample_weight, ignore_index, "none", 0.0, temperature, None
+    ), has_hessian=True))
+
+
 def nll_loss(
-    log_probs, target, /, axis=-1, *, weight=None, ignore_index=-100, reduction="mean"
+    log_probs,
+    target,
+    /,
+    axis=-1,
+    *,
+    weight=None,
+    sample_weight=None,
+    ignore_index=-100,
+    reduction="mean",
 ):
     r"""Negative log-likelihood: minus the log-probability of the right class.
 
@@ -259,6 +383,8 @@ def nll_loss(
         The axis of the C classes.
     weight : array_like, optional
         A number for each class, of shape (C,). Default: 1.
+    sample_weight : array_like, optional
+        A number for each row, as for `cross_entropy`. Default: 1.
     ignore_index : int, default -100
         Rows with this class index have the loss 0 and don't count in the mean.
     reduction : {"mean", "sum", "none"}, default "mean"
@@ -287,36 +413,38 @@ def nll_loss(
     >>> cross_entropy(logits, [0, 1]).round(3)
     np.float64(0.307)
     """
-    loss = kernels.nll_loss(log_probs, target, axis, weight, ignore_index, reduction)
+    arguments = log_probs, target, axis, weight, sample_weight, ignore_index, reduction
+    loss = kernels.nll_loss(*arguments)
     if loss is not None:
         return loss
-    if lazily := lazy_functions(log_probs, target, weight):
-        return lazily.nll_loss(log_probs, target, axis, weight, ignore_index, reduction)
-    return computed(kernels.nll_loss(*checked_of_either(
-        log_probs, target, axis, weight, ignore_index, reduction, "log_probs", False
-    )))
+    if lazily := lazy_functions(log_probs, target, weight, sample_weight):
+        return lazily.nll_loss(*arguments)
+    return computed(kernels.nll_loss(*checked_of_either(*arguments, "log_probs", False)))
 
 
 def checked(
-    logits, target, axis, weight, ignore_index, reduction, label_smoothing, temperature
-):
+    logits, target, axis, weight, sample_weight, ignore_index, reduction, label_smoothing,
+    temperature, where,
+):  # fmt: skip
     """The arguments of a cross-entropy as its kernel takes them."""
     logits, target, axis, *others = checked_of_either(
-        logits, target, axis, weight, ignore_index, reduction, "logits", True
+        logits, target, axis, weight, sample_weight, ignore_index, reduction, "logits", True
     )
     label_smoothing = as_label_smoothing(label_smoothing)
     temperature = as_temperature(temperature, logits, (axis,))
-    return logits, target, axis, *others, label_smoothing, temperature
+    return logits, target, axis, *others, label_smoothing, temperature, as_mask(where, logits)
 
 
 def checked_of_either(
-    logits, target, axis, weight, ignore_index, reduction, name, takes_probabilities
-):
+    logits, target, axis, weight, sample_weight, ignore_index, reduction, name,
+    takes_probabilities,
+):  # fmt: skip
     """Those that a cross-entropy and a negative log-likelihood have in common."""
     reduction = as_reduction(reduction)
     logits, axis, row_shape, classes = as_logits_with_axis(logits, axis, name)
     ignore_index = as_ignore_index(ignore_index)
     weight = as_class_weight(weight, classes, computed_type(logits))
+    sample_weight = as_sample_weight(sample_weight, row_shape)
     target = as_array(target, "target")
     if takes_probabilities and target.shape == logits.shape:
         require_no_class(ignore_index)
@@ -324,7 +452,7 @@ def checked_of_either(
     else:
         or_else = or_probabilities(logits, axis) if takes_probabilities else ""
         target = as_class_indices(target, row_shape, classes, ignore_index, or_else)
-    return logits, target, axis, weight, ignore_index, reduction
+    return logits, target, axis, weight, sample_weight, ignore_index, reduction
 
 
 def as_logits_with_axis(logits, axis, name):
@@ -365,6 +493,16 @@ def as_class_weight(weight, classes, dtype):
     require_number_for_each(weight, classes)
     with quiet():
         return np.ascontiguousarray(weight, dtype)
+
+
+def as_sample_weight(sample_weight, row_shape):
+    """`sample_weight` in float64, with a number for each row."""
+    if sample_weight is None:
+        return None
+    sample_weight = as_logits(sample_weight, "sample_weight")
+    require_broadcastable(sample_weight, row_shape, "sample_weight")
+    with quiet():
+        return np.broadcast_to(sample_weight, row_shape).astype(np.float64)
 
 
 def require_number_for_each(weight, classes):

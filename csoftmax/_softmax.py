@@ -1,4 +1,4 @@
-"""softmax, log_softmax, logsumexp, entropy."""
+"""softmax, log_softmax, logsumexp, both at once, entropy."""
 
 import numpy as np
 
@@ -8,9 +8,12 @@ from csoftmax._arguments import (
     as_mask,
     as_out,
     as_temperature,
+    computed,
     delivered,
     normalized_axes,
     require_out,
+    with_all_axes,
+    with_one_axis,
 )
 from csoftmax._dispatch import kernels
 from csoftmax._lazy import lazy_functions
@@ -230,8 +233,7 @@ def logsumexp(x, /, axis=-1, *, where=None, keepdims=False, out=None):
         return lazily.logsumexp(x, axis, where, keepdims, out)
     x = as_logits(x)
     axes = normalized_axes(axis, x.ndim)
-    kept = [1 if i in axes else n for i, n in enumerate(x.shape)]
-    shape = tuple(n for i, n in enumerate(kept) if keepdims or i not in axes)
+    shape = shape_of_rows(x, axes, keepdims)
     if out is not None:
         require_out(out, shape)
     mask = as_mask(where, x)
@@ -245,7 +247,92 @@ def logsumexp(x, /, axis=-1, *, where=None, keepdims=False, out=None):
     return result if out is None else out
 
 
-def entropy(logits, /, axis=-1, *, temperature=1.0):
+def softmax_and_logsumexp(
+    x, /, axis=-1, *, temperature=1.0, where=None, keepdims=False, out=None
+):
+    r"""Softmax, and the logarithm of the sum that it divides by.
+
+    .. math:: p_i = \frac{e^{x_i / T}}{\sum_j e^{x_j / T}}, \quad \log \sum_j e^{x_j / T}
+
+    Parameters
+    ----------
+    x : array_like
+        Logits, as for `softmax`.
+    axis : int, tuple of ints or None, default -1
+        The axis or axes to sum over; None: all.
+    temperature : float or array_like, default 1.0
+        :math:`T \ge 0`, a number or one per row, as for `softmax`.
+    where : array_like of bool, optional
+        Which entries take part, as for `softmax`.
+    keepdims : bool, default False
+        Whether the logarithms keep the summed axes, with length 1.
+    out : ndarray, optional
+        Where to write the probabilities: floating-point, of the shape of `x`, and may be `x`.
+
+    Returns
+    -------
+    probabilities : ndarray
+        As from `softmax`; `out` if that is given.
+    logsumexp : ndarray or scalar
+        In nats, of the shape of `x` without `axis`, in the same dtype. Of a row without any entry
+        -inf.
+
+    Raises
+    ------
+    TypeError, ValueError, numpy.exceptions.AxisError
+        As `softmax` does.
+
+    See Also
+    --------
+    softmax, logsumexp : One of the two alone.
+
+    Notes
+    -----
+    One sweep makes both. At temperature 0 the logarithm is the limit :math:`x_{max} / T`: infinite,
+    but 0 where the maximum is 0.
+
+    In a mixture model (EM) the probabilities are the responsibilities of the components, and the
+    sum of the logarithms is the log-likelihood. Attention over keys that come in parts is put
+    together by the logarithms of the parts [1]_.
+
+    References
+    ----------
+    .. [1] T. Dao, D. Y. Fu, S. Ermon, A. Rudra, C. Re, "FlashAttention: Fast and Memory-Efficient
+       Exact Attention with IO-Awareness", 2022. https://arxiv.org/abs/2205.14135
+
+    Examples
+    --------
+    Two points, and a mixture of two normal distributions of variance 1, with centres 0 and 3:
+
+    >>> import numpy as np
+    >>> from csoftmax import softmax_and_logsumexp
+    >>> points = np.array([[0.5], [2.0]])
+    >>> log_joint = np.log([0.7, 0.3]) - (points - [0.0, 3.0]) ** 2 / 2 - np.log(2 * np.pi) / 2
+    >>> responsibilities, log_likelihoods = softmax_and_logsumexp(log_joint)
+    >>> responsibilities.round(3)
+    array([[0.979, 0.021],
+           [0.342, 0.658]])
+    >>> log_likelihoods.sum().round(3)
+    np.float64(-3.628)
+    """
+    both = kernels.softmax_and_logsumexp(x, axis, temperature, where, keepdims, out)
+    if both is not None:
+        return both
+    if lazily := lazy_functions(x, temperature, where):
+        return lazily.softmax_and_logsumexp(x, axis, temperature, where, keepdims, out)
+    x, axes, temperature, mask = checked(x, axis, temperature, where, out)
+    both = kernels.softmax_and_logsumexp(x, axes, temperature, mask, bool(keepdims), as_out(out))
+    if both is None:
+        mask = np.broadcast_to(True if mask is None else mask, x.shape)
+        probabilities, log_sums = computed(kernels.softmax_and_logsumexp(
+            with_one_axis(x, axes), -1, temperature, with_one_axis(mask, axes), False, None
+        ))
+        log_sums = np.reshape(log_sums, shape_of_rows(x, axes, keepdims))[()]
+        return delivered(with_all_axes(probabilities, axes, x.shape), out), log_sums
+    return both[0] if out is None else out, both[1]
+
+
+def entropy(logits, /, axis=-1, *, temperature=1.0, where=None):
     r"""Shannon entropy of the softmax of logits.
 
     .. math:: H = -\sum_i p_i \log p_i, \quad p = \mathrm{softmax}(z / T)
@@ -258,6 +345,8 @@ def entropy(logits, /, axis=-1, *, temperature=1.0):
         The axis or axes of the classes; None: all.
     temperature : float or array_like, default 1.0
         :math:`T \ge 0`, a number or one per row, as for `softmax`.
+    where : array_like of bool, optional
+        Which classes there are, as for `softmax`. The entropy of none is 0.
 
     Returns
     -------
@@ -295,19 +384,18 @@ def entropy(logits, /, axis=-1, *, temperature=1.0):
     >>> entropy(np.log([[0.5, 0.5], [0.2, 0.8]])).round(3)
     array([0.693, 0.5  ])
     """
-    result = kernels.entropy(logits, axis, temperature)
+    result = kernels.entropy(logits, axis, temperature, where)
     if result is not None:
         return result
-    if lazily := lazy_functions(logits, temperature):
-        return lazily.entropy(logits, axis, temperature)
-    logits = as_logits(logits, "logits")
-    axes = normalized_axes(axis, logits.ndim)
-    temperature = as_temperature(temperature, logits, axes)
-    result = kernels.entropy(logits, axes, temperature)
+    if lazily := lazy_functions(logits, temperature, where):
+        return lazily.entropy(logits, axis, temperature, where)
+    logits, axes, temperature, mask = checked(logits, axis, temperature, where, None, "logits")
+    result = kernels.entropy(logits, axes, temperature, mask)
     if result is None:
         result = along_one_axis(
-            lambda x, axis: kernels.entropy(x, axis, temperature), axes, None, logits
-        )
+            lambda x, mask, axis: kernels.entropy(x, axis, temperature, mask),
+            axes, None, logits, np.broadcast_to(True if mask is None else mask, logits.shape),
+        )  # fmt: skip
     return result
 
 
@@ -316,12 +404,7 @@ def rowwise(function, x, axis, temperature, where, out):
     if lazily := lazy_functions(x, temperature, where):
         return lazily.softmax(function, x, axis, temperature, where, out)
     kernel = getattr(kernels, function.__name__)
-    x = as_logits(x)
-    if out is not None:
-        require_out(out, x.shape)
-    axes = normalized_axes(axis, x.ndim)
-    temperature = as_temperature(temperature, x, axes)
-    mask = as_mask(where, x)
+    x, axes, temperature, mask = checked(x, axis, temperature, where, out)
     result = kernel(x, axes, temperature, mask, as_out(out))
     if result is None:
         return along_one_axis(
@@ -329,3 +412,17 @@ def rowwise(function, x, axis, temperature, where, out):
             axes, out, x, np.broadcast_to(True if mask is None else mask, x.shape),
         )  # fmt: skip
     return result if out is None else out
+
+
+def checked(x, axis, temperature, where, out, name="x"):
+    """The arguments that all of these have in common, as their kernels take them."""
+    x = as_logits(x, name)
+    if out is not None:
+        require_out(out, x.shape)
+    axes = normalized_axes(axis, x.ndim)
+    return x, axes, as_temperature(temperature, x, axes), as_mask(where, x)
+
+
+def shape_of_rows(x, axes, keepdims):
+    kept = [1 if i in axes else n for i, n in enumerate(x.shape)]
+    return tuple(n for i, n in enumerate(kept) if keepdims or i not in axes)

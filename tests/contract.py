@@ -159,7 +159,7 @@ def hold_loss_shape(given, shape, computed, reduction):
     hold_new(given, () if is_reduced else shape, F64 if is_reduced else computed, True)
 
 
-# softmax, log_softmax, logsumexp, entropy.
+# softmax, log_softmax, logsumexp, both at once, entropy.
 
 
 def hold_probabilities(result, p, rows, where):
@@ -246,7 +246,42 @@ def hold_logsumexp(given, limits, x, axis=-1, *, where=None, keepdims=False, out
 
 
 @holding
-def hold_entropy(given, limits, logits, axis=-1, *, temperature=1.0):
+def hold_softmax_and_logsumexp(
+    given, limits, x, axis=-1, *, temperature=1.0, where=None, keepdims=False, out=None
+):
+    probabilities, log_sums = given
+    largest = hold_softmax(
+        probabilities, limits, x, axis, temperature=temperature, where=where, out=out
+    )
+    values = as_numbers(x)
+    shape, axes = values.shape, axes_of(axis, values.ndim)
+    temperature = of_rows(temperature, shape, axes)
+    if (temperature == 1).all():
+        return max(
+            largest, hold_logsumexp(log_sums, limits, x, axis, where=where, keepdims=keepdims)
+        )
+    row_shape = tuple(1 if i in axes else n for i, n in enumerate(shape))
+    hold_new(log_sums, row_shape if keepdims else without(shape, axes), values.dtype, True)
+    result = Result(np.reshape(log_sums, -1), values.dtype, limits)
+    where = as_rows(np.broadcast_to(True if where is None else where, shape), axes)
+    rows = Exact(as_rows(values, axes), temperature, where)
+    totals, kept = result.values, rows.defined
+    np.testing.assert_array_equal(totals[~kept], rows.maximum[~kept].astype(totals.dtype))
+    of_maximum = rows.maximum / rows.temperature
+    of_maximum[(rows.maximum == 0) | ~kept] = 0
+    right = of_maximum + rows.log_sum
+    scale = np.maximum(np.abs(of_maximum), rows.log_sum)
+    beyond = kept & (scale > MAX[values.dtype])
+    require(np.abs(totals[beyond]) >= 0.999 * MAX[values.dtype], "logarithms beyond the range")
+    require(np.sign(totals[beyond]) == np.sign(of_maximum[beyond]), "their sign")
+    kept &= ~beyond & well_above_underflow(scale, rows.x.shape[1], values.dtype)
+    limit = result.limit("log", rows.tempered)
+    result.hold(totals[kept], right[kept], limit, scale[kept], "logsumexp")
+    return max(largest, result.largest)
+
+
+@holding
+def hold_entropy(given, limits, logits, axis=-1, *, temperature=1.0, where=None):
     values = as_numbers(logits)
     shape, axes, computed = values.shape, axes_of(axis, values.ndim), values.dtype
     result = Result(given, computed, limits)
@@ -255,9 +290,11 @@ def hold_entropy(given, limits, logits, axis=-1, *, temperature=1.0):
     if not values.size:
         require(entropies == 0, "the entropy of no class")
         return 0.0
-    rows = Exact(as_rows(values, axes), of_rows(temperature, shape, axes))
-    kept = rows.defined
-    require(np.isnan(entropies) == ~kept, "NaN in rows without a softmax and nowhere else")
+    where = as_rows(np.broadcast_to(True if where is None else where, shape), axes)
+    rows = Exact(as_rows(values, axes), of_rows(temperature, shape, axes), where)
+    kept, is_empty = rows.defined, ~where.any(-1)
+    require(entropies[is_empty] == 0, "the entropy of a row without classes")
+    require(np.isnan(entropies) == ~(kept | is_empty), "NaN in rows without a softmax and nowhere else")
     p, log_p = rows.softmax[kept], rows.log_softmax[kept]
     right = -(p * np.where(p > 0, log_p, 0)).sum(-1)
     entropies = entropies[kept]
@@ -274,32 +311,60 @@ def hold_entropy(given, limits, logits, axis=-1, *, temperature=1.0):
     return result.largest
 
 
-# cross_entropy, alone and with its gradient, and nll_loss.
+# cross_entropy, alone, with its gradient, and its gradient with the Hessian; nll_loss.
 
 
 @holding
 def hold_cross_entropy(
-    given, limits, logits, target, axis=-1, *, weight=None, ignore_index=-100, reduction="mean",
-    label_smoothing=0.0, temperature=1.0,
-):  # fmt: skip
-    keywords = {
-        "weight": weight, "ignore_index": ignore_index, "reduction": reduction,
-        "label_smoothing": label_smoothing, "temperature": temperature,
-    }  # fmt: skip
-    return held_losses(given, None, None, limits, logits, target, axis, **keywords)
+    given, limits, logits, target, axis=-1, *, reduction="mean", **keywords
+):
+    losses, values, axes = losses_of(logits, target, axis, **keywords)
+    return held_loss(losses, given, limits, values, axes, reduction)
 
 
 @holding
 def hold_cross_entropy_value_and_grad(
-    given, limits, logits, target, axis=-1, *, out=None, **keywords
+    given, limits, logits, target, axis=-1, *, out=None, reduction="mean", **keywords
 ):
-    return held_losses(*given, out, limits, logits, target, axis, **keywords)
+    losses, values, axes = losses_of(logits, target, axis, **keywords)
+    loss, grad = given
+    return max(
+        held_loss(losses, loss, limits, values, axes, reduction),
+        held_gradient(losses, grad, out, limits, values, axes, reduction),
+    )
 
 
-def held_losses(
-    loss, grad, out, limits, logits, target, axis, *, weight=None, ignore_index=-100,
-    reduction="mean", label_smoothing=0.0, temperature=1.0,
+@holding
+def hold_cross_entropy_grad_and_hess(given, limits, logits, target, axis=-1, **keywords):
+    losses, values, axes = losses_of(logits, target, axis, **keywords)
+    grad, hess = given
+    hold_shape(hess, None, values.shape, values.dtype)
+    result = Result(hess, values.dtype, limits)
+    if values.size:
+        losses.hold_hessian(result, as_rows(result.values, axes))
+    return max(result.largest, held_gradient(losses, grad, None, limits, values, axes, "sum"))
+
+
+def held_loss(losses, loss, limits, values, axes, reduction):
+    hold_loss_shape(loss, without(values.shape, axes), values.dtype, reduction)
+    result = Result(loss, values.dtype, limits)
+    losses.hold(result, reduction)
+    return result.largest
+
+
+def held_gradient(losses, grad, out, limits, values, axes, reduction):
+    hold_shape(grad, out, values.shape, values.dtype)
+    result = Result(grad, values.dtype, limits)
+    if values.size:
+        losses.hold_gradient(result, as_rows(result.values, axes), reduction)
+    return result.largest
+
+
+def losses_of(
+    logits, target, axis, *, weight=None, sample_weight=None, ignore_index=-100,
+    label_smoothing=0.0, temperature=1.0, where=None,
 ):  # fmt: skip
+    """Exact losses, and the logits in the type of the computation with the axis of classes."""
     values, target = as_numbers(logits), np.asarray(target)
     shape, axes, computed = values.shape, axes_of(axis, values.ndim), values.dtype
     if target.ndim == values.ndim:
@@ -309,18 +374,10 @@ def held_losses(
     losses = Losses(
         as_rows(values, axes), target, of_rows(temperature, shape, axes),
         None if weight is None else np.asarray(weight).astype(computed), float(label_smoothing),
-        ignore_index,
+        ignore_index, None if sample_weight is None else of_rows(sample_weight, shape, axes),
+        as_rows(np.broadcast_to(True if where is None else where, shape), axes),
     )  # fmt: skip
-    hold_loss_shape(loss, without(shape, axes), computed, reduction)
-    result = Result(loss, computed, limits)
-    losses.hold(result, reduction)
-    if grad is None:
-        return result.largest
-    hold_shape(grad, out, shape, computed)
-    of_grad = Result(grad, computed, limits)
-    if values.size:
-        losses.hold_gradient(of_grad, as_rows(of_grad.values, axes), reduction)
-    return max(result.largest, of_grad.largest)
+    return losses, values, axes
 
 
 class Losses:
@@ -329,28 +386,42 @@ class Losses:
     `target` are N class indices or an array (N, C) of probabilities.
     """
 
-    def __init__(self, x, target, temperature, weight, smoothing, ignore_index):
+    def __init__(
+        self, x, target, temperature, weight, smoothing, ignore_index, sample_weight, where
+    ):
         count, self.n = x.shape
         self.dtype = x.dtype
-        self.is_plain = target.ndim == 1 and weight is None and not smoothing
+        self.is_plain = (
+            target.ndim == 1 and weight is None and not smoothing and sample_weight is None
+        )
         self.target = target
         if self.n:
-            self.c, self.divisor = coefficients(target, self.n, weight, smoothing, ignore_index)
+            self.c, self.divisor = coefficients(
+                target, self.n, weight, smoothing, ignore_index, sample_weight
+            )
         else:
             self.c = np.zeros((count, 0), LONG)
             self.divisor = LONG(count if target.ndim == 2 else 0)
-        self.rows = Exact(x, temperature)
+            if target.ndim == 2 and sample_weight is not None:
+                self.divisor = sample_weight.astype(LONG).sum()
+        self.rows = Exact(x, temperature, where)
         self.tempered = self.rows.tempered
+        self.where = where
         self.ignored = np.zeros(count, bool)
         if target.ndim == 1:
             self.ignored = target == ignore_index
+        if sample_weight is not None:
+            self.ignored = self.ignored | (sample_weight == 0)
         counts = self.c != 0
         surprise = np.where(counts, -self.rows.log_softmax, 0)
-        self.losses = (self.c * surprise).sum(-1)
+        # A row that a mask leaves nothing of has no smaller loss.
+        self.is_empty = ~where.any(-1) & bool(self.n)
+        surprise[self.is_empty] = np.where(counts[self.is_empty], INF, 0)
+        self.losses = np.where(counts, self.c * surprise, 0).sum(-1)
         self.losses[self.ignored] = 0
         # Rows without any coefficient may or may not be NaN where logits are.
         is_open = ~counts.any(-1) & ~self.ignored
-        bad = ~self.rows.defined & ~self.ignored & bool(self.n)
+        bad = ~self.rows.defined & ~self.ignored & ~self.is_empty & bool(self.n)
         self.open = bad & is_open
         self.nan = (bad & ~is_open) | np.isnan(self.c).any(-1)
         self.losses[self.nan] = NAN
@@ -360,10 +431,13 @@ class Losses:
             logits = np.maximum(logits, np.where(counts, np.abs(self.rows.logsumexp)[:, None], 0))
         terms = np.abs(self.c) * np.maximum(logits, surprise)
         self.largest_terms = np.maximum(np.abs(self.losses), terms.max(-1, initial=0))
+        self.is_nonnegative = (self.c >= 0).all(-1)
         # Before they are multiplied by weights, terms under the smallest normal number may be 0.
         self.largest_weights = np.maximum(np.abs(self.c).max(-1, initial=0), 1)
         self.is_single = counts.sum(-1) == 1
-        self.in_range = np.maximum(self.losses, surprise.max(-1, initial=0)) <= MAX[self.dtype]
+        self.in_range = (
+            np.maximum(np.abs(self.losses), surprise.max(-1, initial=0)) <= MAX[self.dtype]
+        )
 
     def hold(self, result, reduction):
         if reduction == "none":
@@ -378,11 +452,12 @@ class Losses:
         require(np.isnan(losses[closed]) == self.nan[closed], "NaN in rows without a softmax")
         kept = closed & ~self.nan
         require(losses[self.ignored] == 0, "ignored losses")
-        is_infinite = kept & (self.losses == INF)
-        require(losses[is_infinite] == INF, "infinite losses")
-        require(losses[kept] >= 0, "no loss is negative")
-        beyond = kept & (self.losses > MAX[self.dtype])
-        require(losses[beyond] >= 0.999 * MAX[self.dtype], "losses beyond the range")
+        is_infinite = kept & np.isinf(self.losses)
+        require(losses[is_infinite] == self.losses[is_infinite], "infinite losses")
+        require(losses[kept & self.is_nonnegative] >= 0, "no loss is negative")
+        beyond = kept & (np.abs(self.losses) > MAX[self.dtype])
+        signed = losses[beyond] * np.sign(self.losses[beyond])
+        require(signed >= 0.999 * MAX[self.dtype], "losses beyond the range")
         require(losses[kept & (self.losses == 0)] == 0, "losses of 0")
         kept &= self.in_range
         unweighted = self.largest_terms / self.largest_weights
@@ -407,13 +482,13 @@ class Losses:
             return
         if self.open.any():
             return
-        right, scale = self.losses.sum() / divisor, self.largest_terms.sum() / divisor
+        right, scale = self.losses.sum() / divisor, self.largest_terms.sum() / abs(divisor)
         if not self.losses.any():
             require(loss == 0, "a loss of 0")
-        elif (self.losses == INF).any():
-            require(loss == INF, "an infinite loss")
-        elif self.in_range.all() and max(self.losses.sum(), right) <= MAX[F64]:
-            smallest = min(scale, scale * divisor) / self.largest_weights.max(initial=1)
+        elif np.isinf(self.losses).any():
+            require(np.isnan(loss) if np.isnan(right) else loss == right, "an infinite loss")
+        elif self.in_range.all() and max(np.abs(self.losses).sum(), abs(right)) <= MAX[F64]:
+            smallest = min(scale, scale * abs(divisor)) / self.largest_weights.max(initial=1)
             if not well_above_underflow(smallest, self.n * len(self.losses), self.dtype):
                 return
             limit = result.limit("log", self.tempered)
@@ -422,7 +497,7 @@ class Losses:
             part = 2.0**-20 if scale > MAX[self.dtype] / 2 else 1.0
             loss, right = (np.asarray([one * part]) for one in (loss, right))
             result.hold(loss, right, limit, scale * part, "a loss")
-        else:
+        elif self.is_nonnegative.all():
             require(loss >= 0, "a loss beyond the range")
 
     def hold_gradient(self, result, gradient, reduction):
@@ -437,11 +512,15 @@ class Losses:
         # A NaN in a target may leave the limit at temperature 0 or inf as it is: 0 or infinite.
         is_limit = (temperature == 0) | (temperature == INF)
         nan = self.nan & ~(self.rows.defined & is_limit)
-        require(np.isnan(gradient[nan]), "the gradient of rows without a softmax")
-        defined = ~(self.nan | self.open | self.ignored)
+        masked = ~self.where
+        unweighted = self.c == 0
+        require(gradient[masked & unweighted] == 0, "the gradient of what is left out")
+        require(np.isnan(gradient[nan]) | masked[nan], "the gradient of rows without a softmax")
+        require(gradient[self.is_empty] == 0, "the gradient of a row without classes")
+        defined = ~(self.nan | self.open | self.ignored | self.is_empty)
         require(~np.isnan(gradient[defined]), "NaN in the gradient of a row that has one")
         first = self.c.sum(-1, keepdims=True) * self.rows.softmax
-        terms = np.maximum(first, self.c)
+        terms = np.maximum(np.abs(first), np.abs(self.c))
         difference = first - self.c
         if self.is_plain:
             # The difference to 1 of a probability that is close to it has all its digits.
@@ -459,7 +538,7 @@ class Losses:
             require(np.isinf(of_0) | (of_0 == 0), "the gradient at temperature 0")
         require(gradient[defined & (temperature == INF)] == 0, "the gradient at temperature inf")
         factor = (1 / temperature / divisor)[:, None]
-        right, terms = difference * factor, terms.max(-1, initial=0) * factor[:, 0]
+        right, terms = difference * factor, terms.max(-1, initial=0) * np.abs(factor[:, 0])
         if self.is_plain:
             terms = np.abs(right).max(-1, initial=0)
         kept = defined & ~is_0 & (temperature < INF) & (terms <= MAX[self.dtype])
@@ -469,20 +548,45 @@ class Losses:
         result.hold(gradient[kept], right[kept], limit, scale, "gradient")
 
 
+    def hold_hessian(self, result, hessian):
+        """Its diagonal; where p is close to 1, 1 - p is the share of the others."""
+        rows, temperature = self.rows, self.rows.temperature[:, None]
+        require(hessian[self.ignored] == 0, "the Hessian of ignored rows")
+        defined = rows.defined & ~self.nan & ~self.ignored & ~self.open
+        nan = self.nan & ~rows.defined
+        require(np.isnan(hessian[nan]), "the Hessian of rows without a softmax")
+        others = np.where(
+            np.arange(self.n) == rows.argmax[:, None], rows.others_share[:, None], 1 - rows.softmax
+        )
+        weights = self.c.sum(-1, keepdims=True)
+        right = np.where(weights == 0, 0, weights * rows.softmax * others)
+        require(hessian[defined & rows.is_choice & (temperature[:, 0] == 0)] == 0, "one-hot rows")
+        factor = 1 / temperature**2
+        scaled = np.where(right == 0, 0, right * factor)
+        kept = (defined & ~rows.is_choice)[:, None] & (np.abs(scaled) <= MAX[self.dtype])
+        smallest = np.minimum(np.abs(right), np.abs(scaled)) / np.maximum(np.abs(weights), 1)
+        kept &= well_above_underflow(smallest * np.abs(weights).clip(max=1), self.n, self.dtype)
+        limit = result.limit("gradient", self.tempered)
+        result.hold(hessian[kept], scaled[kept], limit, None, "Hessian")
+
+
 @holding
 def hold_nll_loss(
-    given, limits, log_probs, target, axis=-1, *, weight=None, ignore_index=-100, reduction="mean"
-):
+    given, limits, log_probs, target, axis=-1, *, weight=None, sample_weight=None,
+    ignore_index=-100, reduction="mean",
+):  # fmt: skip
     values, indices = as_numbers(log_probs), np.asarray(target).reshape(-1).astype(np.int64)
     shape, axes, computed = values.shape, axes_of(axis, values.ndim), values.dtype
     result = Result(given, computed, limits)
     hold_loss_shape(given, without(shape, axes), computed, reduction)
     losses, weights = np.zeros((2, len(indices)), LONG)
-    places = np.flatnonzero(indices != ignore_index)
+    of_sample = of_rows(1.0 if sample_weight is None else sample_weight, shape, axes)
+    places = np.flatnonzero((indices != ignore_index) & (of_sample != 0))
     if len(places):
         losses[places] = -as_rows(values, axes)[places, indices[places]].astype(LONG)
         of_class = None if weight is None else np.asarray(weight).astype(computed)
         weights[places] = 1 if weight is None else of_class[indices[places]]
+        weights *= of_sample
         does_not_count = (weights == 0) & (losses == INF)
         losses = np.where(does_not_count, 0, losses * weights)
     if reduction == "none":
@@ -490,8 +594,9 @@ def hold_nll_loss(
         finite = np.abs(losses) <= MAX[computed]
         require((each == losses)[np.isinf(losses)], "infinite losses")
         require(np.isnan(each) == np.isnan(losses), "NaN in losses")
-        limit = 0 if weight is None else result.limit("log")
-        if weight is not None:
+        is_weighted = weight is not None or sample_weight is not None
+        limit = result.limit("log") if is_weighted else 0
+        if is_weighted:
             finite &= well_above_underflow(losses, 1, computed)
         result.hold(each[finite], losses[finite], limit, None, "losses")
         return result.largest

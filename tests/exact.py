@@ -81,7 +81,9 @@ class Exact:
         return gradient / self.temperature[:, None]
 
 
-def coefficients(target, classes, weight=None, label_smoothing=0.0, ignore_index=-100):
+def coefficients(
+    target, classes, weight=None, label_smoothing=0.0, ignore_index=-100, sample_weight=None
+):
     """c of shape (N, C), and the number that the mean divides by.
 
     Every loss of a row is sum_j c_j (-log p_j), and its gradient (S p_j - c_j) / T with
@@ -90,14 +92,18 @@ def coefficients(target, classes, weight=None, label_smoothing=0.0, ignore_index
     eps = LONG(label_smoothing)
     weight = np.ones(classes, LONG) if weight is None else np.asarray(weight).astype(LONG)
     target = np.asarray(target)
+    rows = np.ones(len(target)) if sample_weight is None else np.asarray(sample_weight)
+    rows = rows.astype(LONG)
     if target.ndim == 2:
-        return weight * (target.astype(LONG) * (1 - eps) + eps / classes), LONG(len(target))
-    ignored = target == ignore_index
+        c = weight * (target.astype(LONG) * (1 - eps) + eps / classes)
+        return np.where(rows == 0, 0, c.T * rows).T, rows.sum()
+    ignored = (target == ignore_index) | (rows == 0)
     target = np.where(ignored, 0, target)
     c = np.tile(weight * eps / classes, (len(target), 1))
     c[np.arange(len(target)), target] += (1 - eps) * weight[target]
     c[ignored] = 0
-    return c, weight[target[~ignored]].sum()
+    kept = ~ignored
+    return np.where(ignored, 0, c.T * rows).T, (weight[target[kept]] * rows[kept]).sum()
 
 
 def largest_error(result, exact, dtype, scale=None):

@@ -28,6 +28,7 @@ class Function:
     name: str
     axes: str = "several"    # that rows may be along; "one", or "none", of single numbers
     out: str = ""    # what its `out` has a number for, if it has one: ROWS or LOGITS
+    is_out_first: bool = False    # among several results, else it is the last
 
     @cached_property
     def call(self):
@@ -48,9 +49,11 @@ FUNCTIONS = {
         Function("softmax", out=LOGITS),
         Function("log_softmax", out=LOGITS),
         Function("logsumexp", out=ROWS),
+        Function("softmax_and_logsumexp", out=LOGITS, is_out_first=True),
         Function("entropy"),
         Function("cross_entropy", axes="one"),
         Function("cross_entropy_value_and_grad", axes="one", out=LOGITS),
+        Function("cross_entropy_grad_and_hess", axes="one"),
         Function("nll_loss", axes="one"),
         Function("softmax_vjp", out=LOGITS),
         Function("log_softmax_vjp", out=LOGITS),
@@ -114,24 +117,27 @@ class Call:
         return [operands[name] for name in self.places], keywords
 
     def __call__(self, operands, axis=-1, out=None):
-        """The results as a list."""
+        """The results as a list, what `out` would have last."""
         places, keywords = self.arguments(operands, axis, out)
         result = self.function.call(*places, **keywords)
-        return list(result) if isinstance(result, tuple) else [result]
+        return self.in_order(result) if isinstance(result, tuple) else [result]
+
+    def in_order(self, results):
+        """Those of the function, or of the list that has what `out` would have last."""
+        return list(reversed(results)) if self.function.is_out_first else list(results)
 
     def hold(self, results, limits, operands, axis=-1, out=None):
         """These results against exact ones."""
         places, keywords = self.arguments(operands, axis, out)
-        given = results[0] if len(results) == 1 else tuple(results)
+        given = results[0] if len(results) == 1 else tuple(self.in_order(results))
         return self.function.hold(given, limits, *places, **keywords)
 
     def shape_of_out(self, shape, axis):
         return without(shape, axes_of(axis, len(shape))) if self.out == ROWS else shape
 
 
-TEMPERED, MASKED, WEIGHTED = (
-    {"temperature": "temperature"}, {"where": "mask"}, {"weight": "weight"}
-)  # fmt: skip
+TEMPERED, MASKED = {"temperature": "temperature"}, {"where": "mask"}
+WEIGHTED, OF_SAMPLES = {"weight": "weight"}, {"sample_weight": "sample_weight"}
 NONE, SMOOTHED = {"reduction": "none"}, {"label_smoothing": 0.1}
 
 
@@ -146,7 +152,7 @@ def rowwise(name):
 
 
 def losses(name):
-    """Of class indices, weighted ones, smoothed ones, and of probabilities."""
+    """Of class indices, weighted ones, smoothed ones, masked ones, and of probabilities."""
     indices, shares = ("logits", "indices"), ("logits", "shares")
     return [
         (f"{name}, indices", indices, {}, NONE),
@@ -155,6 +161,8 @@ def losses(name):
         (f"{name}, smoothing", indices, TEMPERED | WEIGHTED, SMOOTHED | NONE),
         (f"{name}, shares", shares, WEIGHTED, NONE),
         (f"{name}, shares, temperature", shares, TEMPERED),
+        (f"{name}, samples, mask", indices, OF_SAMPLES | MASKED, NONE),
+        (f"{name}, shares, samples, mask", shares, OF_SAMPLES | MASKED),
     ]
 
 
@@ -170,15 +178,19 @@ CALLS = {
         *rowwise("log_softmax"),
         ("logsumexp", ("logits",)),
         ("logsumexp, mask", ("logits",), MASKED),
+        *rowwise("softmax_and_logsumexp"),
         *losses("cross_entropy"),
         *losses("cross_entropy_value_and_grad"),
+        ("cross_entropy_grad_and_hess", ("logits", "indices"), WEIGHTED | OF_SAMPLES),
+        ("cross_entropy_grad_and_hess, temperature", ("logits", "indices"), TEMPERED),
+        ("cross_entropy_grad_and_hess, shares", ("logits", "shares"), TEMPERED | WEIGHTED),
         ("nll_loss", ("log_y", "indices"), {}, NONE),
         ("nll_loss, weight", ("log_y", "indices"), WEIGHTED),
+        ("nll_loss, samples", ("log_y", "indices"), WEIGHTED | OF_SAMPLES),
         *products("softmax_vjp", "y"),
         *products("log_softmax_vjp", "log_y"),
         ("softmax_jacobian", ("y",), TEMPERED),
-        ("entropy", ("logits",)),
-        ("entropy, temperature", ("logits",), TEMPERED),
+        *rowwise("entropy"),
         ("sigmoid", ("logits",)),
         ("binary_cross_entropy", ("logits", "chances"), {}, NONE),
         ("binary_cross_entropy, weights", ("logits", "chances"),
@@ -226,6 +238,7 @@ def operands_of(names, shape, dtype, axis=-1, extreme_temperatures=False):
         "temperature": lambda: part(temperatures, rows),
         "indices": indices if classes else lambda: np.full(rows, -100),
         "weight": lambda: part(WEIGHTS, (classes,), dtype),
+        "sample_weight": lambda: np.where(part(MASK, rows), part(WEIGHTS, rows), 0),
     }
     return {name: make[name]() for name in names}
 
@@ -325,6 +338,7 @@ def operands_of_rows(names, x, temperatures=(1.0,), special=False):
         "temperature": lambda: rng.choice(temperatures, size=count),
         "indices": indices,
         "weight": lambda: some(-1, 0.3, n),
+        "sample_weight": lambda: rng.choice([1, 0, 0.3, 2.5, -1.5], size=count),
     }
     return {name: make[name]() for name in names}
 

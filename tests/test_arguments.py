@@ -83,8 +83,10 @@ def wrong_where(function, shape):
     for other in ((n, rows), (rows,), (rows, n + 1), (0, n), (2, rows, n), (1, rows, n)):
         message = mentioning("where", other, shape)
         yield {"where": np.ones(other, bool)}, ValueError, message
+    if "target" in function.parameters:    # whose shape would be wrong, too
+        return
     x = np.ones((1, n), np.float32)    # is not made larger
-    yield {"x": x, "where": np.ones(shape, bool)}, ValueError, mentioning("where", shape, (1, n))
+    yield {function.parameters[0]: x, "where": np.ones(shape, bool)}, ValueError, mentioning("where", shape, (1, n))
 
 
 def wrong_out(function, shape):
@@ -142,6 +144,15 @@ def wrong_weight(function, shape, parameter="weight"):
             yield {"weight": weight, **target}, ValueError, message
 
 
+def wrong_sample_weight(function, shape):
+    rows = shape[0]
+    for dtype in NO_NUMBERS:
+        yield {"sample_weight": np.zeros(rows, dtype)}, TypeError, "^sample_weight must be .*got"
+    for weight in (np.ones(rows + 1), np.ones((2, rows)), np.ones((rows, 1)), []):
+        message = mentioning("sample_weight", (rows,), np.shape(weight))
+        yield {"sample_weight": weight}, ValueError, message
+
+
 def wrong_pos_weight(function, shape):
     return wrong_weight(function, shape, "pos_weight")
 
@@ -195,7 +206,8 @@ def wrong_indices(function, shape):
 WRONG = {
     "axis": wrong_axis, "temperature": wrong_temperature, "where": wrong_where, "out": wrong_out,
     "reduction": wrong_reduction, "label_smoothing": wrong_label_smoothing, "weight": wrong_weight,
-    "ignore_index": wrong_ignore_index, "pos_weight": wrong_pos_weight, "target": wrong_target,
+    "ignore_index": wrong_ignore_index, "pos_weight": wrong_pos_weight,
+    "sample_weight": wrong_sample_weight, "target": wrong_target,
 }  # fmt: skip
 # What an `out` may be, and that it is an input.
 OUTS = {

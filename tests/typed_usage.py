@@ -98,6 +98,11 @@ def without_an_axis() -> None:
     assert_type(cs.logsumexp(OnlyArray()), NDArray[Any] | Any)
     assert_type(cs.entropy(LIST), NDArray[np.float64] | Any)
     assert_type(cs.entropy(HALF, axis=None), NDArray[np.float32] | Any)
+    assert_type(cs.entropy(SINGLE, where=BOOL), NDArray[np.float32] | Any)
+    both = cs.softmax_and_logsumexp
+    assert_type(both(LIST), tuple[NDArray[np.float64], NDArray[np.float64] | Any])
+    assert_type(both(SINGLE, where=BOOL), tuple[NDArray[np.float32], NDArray[np.float32] | Any])
+    assert_type(both(INT, out=HALF.copy()), tuple[NDArray[np.float16], NDArray[Any] | Any])
     number: float = float(cs.logsumexp([1.0, 2.0]))
     array: NDArray[np.float64] = cs.logsumexp(DOUBLE)
     assert number > array[0]
@@ -108,6 +113,8 @@ def losses() -> None:
     assert_type(cs.cross_entropy([1.0, 2.0], 1), np.float64)
     assert_type(cs.cross_entropy(SINGLE, DOUBLE, weight=[1, 2, 3], reduction="sum"), np.float64)
     assert_type(cs.cross_entropy(OnlyArray(), INDICES), np.float64)
+    assert_type(cs.cross_entropy(DOUBLE, INDICES, sample_weight=2, where=BOOL), np.float64)
+    assert_type(cs.nll_loss(DOUBLE, INDICES, sample_weight=INT8[0]), np.float64)
     assert_type(cs.cross_entropy(DOUBLE, INDICES, reduction="none"), NDArray[np.float64] | Any)
     assert_type(cs.cross_entropy([1.0, 2.0], 1, reduction="none"), NDArray[np.float64] | Any)
     assert_type(cs.nll_loss(SINGLE, INDICES), np.float64)
@@ -168,6 +175,8 @@ def lazy() -> None:
     assert_type(cs.logsumexp(x), da.Array)
     assert_type(cs.cross_entropy(x, x, reduction=reduction), da.Array)
     assert_type(cs.cross_entropy_value_and_grad(x, x), tuple[da.Array, da.Array])
+    assert_type(cs.cross_entropy_grad_and_hess(x, x), tuple[da.Array, da.Array])
+    assert_type(cs.softmax_and_logsumexp(x), tuple[da.Array, da.Array])
     assert_type(cs.softmax_vjp(DOUBLE, x), da.Array)
     assert_type(cs.sigmoid(x), da.Array)
 
@@ -208,6 +217,9 @@ REFUSED = [
     lambda: cs.cross_entropy(DOUBLE, INDICES, reduction="avg"),  # type: ignore
     lambda: cs.cross_entropy(DOUBLE, INDICES, reduction=None),  # type: ignore
     lambda: cs.cross_entropy_value_and_grad(DOUBLE, INDICES, out=INT),  # type: ignore
+    lambda: cs.cross_entropy(DOUBLE, INDICES, sample_weight="1"),  # type: ignore
+    lambda: cs.cross_entropy(DOUBLE, INDICES, where=INT),  # type: ignore
+    lambda: cs.cross_entropy_grad_and_hess(DOUBLE, INDICES, reduction="sum"),  # type: ignore
     lambda: cs.nll_loss(DOUBLE, INDICES, label_smoothing=0.1),  # type: ignore
     lambda: cs.nll_loss(DOUBLE, [0.5, 1.0, 2.0]),  # type: ignore
     lambda: cs.softmax_vjp(COMPLEX, DOUBLE),  # type: ignore

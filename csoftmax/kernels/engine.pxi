@@ -19,21 +19,22 @@ from csoftmax.kernels.arithmetic cimport (
 from csoftmax.kernels.copies cimport FEW, copy_masked, copy_rows
 from csoftmax.kernels.formulas cimport WeightedSums, from_higher, is_finite, sum_of_exponentials
 from csoftmax.kernels.functions cimport (
-    set_entropy, set_log_softmax, set_logsumexp, set_loss, set_softmax, set_vjp, smallest_others,
-    sum_of_row, take_largest_out, use_sums_of_others, weighted_sums_of_row,
+    set_entropy, set_hessian, set_log_softmax, set_logsumexp, set_loss, set_softmax, set_vjp,
+    smallest_others, sum_of_row, take_largest_out, use_sums_of_others, weighted_sums_of_row,
 )
 from csoftmax.kernels.lanes cimport LANE_BYTES, whole_lanes
 from csoftmax.kernels.passes cimport (
-    BY_EXPONENTIALS, BY_OFFSETS, BY_TARGETS, COLUMNS, GRADS, GRADS_OF_OFFSETS, LOG_PROBABILITIES,
-    LOG_PROBABILITY_GRADS, LOG_SOFTMAX_VJPS, MAX_ROWS, NOTHING_WEIGHED, NO_VALUES, OTHERS,
-    OTHERS_KEPT, PROBABILITIES, PROBABILITY_GRADS, ROWS, SOFTMAX_VJPS, Layout, Tile, Values, View,
-    Weighing, find_maxima_of_columns, find_maxima_of_rows, in_type_of, lanes_of, prefetch,
-    set_params, sum_exponentials, weigh, write,
+    BY_EXPONENTIALS, BY_OFFSETS, BY_TARGETS, COLUMNS, GRADS, GRADS_OF_OFFSETS, HESSIANS,
+    LOG_PROBABILITIES, LOG_PROBABILITY_GRADS, LOG_SOFTMAX_VJPS, MAX_ROWS, NOTHING_WEIGHED,
+    NO_VALUES, OTHERS, OTHERS_KEPT, PROBABILITIES, PROBABILITY_GRADS, ROWS, SOFTMAX_VJPS, Layout,
+    Tile, Values, View, Weighing, find_maxima_of_columns, find_maxima_of_rows, in_type_of, lanes_of,
+    prefetch, set_params, sum_exponentials, weigh, write,
 )
 from csoftmax.kernels.plan cimport (
-    CLASS_LOSS, COMPANION, ENTROPY, INDEX_LOSS, LOGITS, LOGSUMEXP, LOG_SOFTMAX, LOG_SOFTMAX_VJP,
-    MASK, NLL_LOSS, OF_CLASSES, RESULT, ROLES, ROW_RESULT, SOFTMAX, SOFTMAX_VJP, TARGET,
-    TARGETS_LOSS, TEMPERATURE, Function, Plan, locate,
+    CLASS_LOSS, COMPANION, ENTROPY, HESSIAN, INDEX_LOSS, LOGITS, LOGSUMEXP, LOG_SOFTMAX,
+    LOG_SOFTMAX_VJP, MASK, NLL_LOSS, OF_CLASSES, RESULT, ROLES, ROW_RESULT, SOFTMAX,
+    SOFTMAX_AND_LOGSUMEXP, SOFTMAX_VJP, TARGET, TARGETS_LOSS, TEMPERATURE, WEIGHT, Function, Plan,
+    locate,
 )
 from csoftmax.kernels.stops cimport NUMBERS_PER_SHARE, is_stopped, must_stop, scratch_memory
 from csoftmax.kernels.threads cimport Work, share, threads_for
@@ -117,6 +118,7 @@ cdef struct Job:
     npy_intp rows_of_block
     npy_intp rows_of_tile
     npy_intp slot_bytes      # of copies of one operand
+    npy_intp slots           # SLOTS, and one for a Hessian
     npy_intp bytes_of_thread
     char *scratch            # of all threads, where that is more than a stack should hold
     int threads_of_row
@@ -127,11 +129,12 @@ cdef struct Rows:
     View logits
     View companion
     View result
+    View hessian
     const char *next_logits    # of the block, or chunk, that comes after this one
 
 
 cdef inline Values values_of(const Operation *operation) noexcept nogil:
-    if operation.function == SOFTMAX:
+    if operation.function == SOFTMAX or operation.function == SOFTMAX_AND_LOGSUMEXP:
         return PROBABILITIES
     if operation.function == LOG_SOFTMAX:
         return LOG_PROBABILITIES
@@ -168,6 +171,20 @@ cdef inline bint is_masked(const Job *job) noexcept nogil:
 
 cdef inline bint has_indices(const Job *job) noexcept nogil:
     return job.operation.function == CLASS_LOSS or job.operation.function == INDEX_LOSS
+
+
+cdef inline bint is_loss(const Job *job) noexcept nogil:
+    """Of which rows may not count."""
+    return has_indices(job) or job.operation.function == TARGETS_LOSS
+
+
+cdef inline bint has_hessian(const Job *job) noexcept nogil:
+    return job.plan.data[HESSIAN] != NULL
+
+
+cdef inline bint is_logsumexp(const Job *job) noexcept nogil:
+    """Whether the logarithm of the sum is added to the maximum."""
+    return job.operation.function == LOGSUMEXP or job.operation.function == SOFTMAX_AND_LOGSUMEXP
 
 
 cdef inline bint keeps_exponentials(const Job *job) noexcept nogil:
@@ -361,15 +378,15 @@ cdef inline void load_part(
 
 
 cdef inline void store_part(
-    const Job *job, const Part *part, npy_intp first, npy_intp classes, View view,
+    const Job *job, const Part *part, int role, npy_intp first, npy_intp classes, View view,
     floating type_tag
 ) noexcept nogil:
     cdef const Plan *plan = job.plan
     cdef npy_intp size = sizeof(floating)
     copy_rows[floating](
         <char *> view.data + part.first * view.row_step * size, view.row_step * size,
-        view.class_step * size, part.places[RESULT] + first * plan.stride[RESULT],
-        plan.strides[0][RESULT], plan.stride[RESULT], part.rows, classes, 0,
+        view.class_step * size, part.places[role] + first * plan.stride[role],
+        plan.strides[0][role], plan.stride[role], part.rows, classes, 0,
     )
 
 
@@ -410,6 +427,11 @@ cdef inline void load_operands(
         rows.result = view_of_copy[floating](job, copies, 2, block.rows, classes, 0)
     else:
         rows.result = rows.logits
+    rows.hessian = rows.result
+    if has_hessian(job) and lies_right(job, HESSIAN, sizeof(floating)):
+        rows.hessian = view_of_part[floating](job, block.parts, HESSIAN, first, 0)
+    elif has_hessian(job):
+        rows.hessian = view_of_copy[floating](job, copies, 3, block.rows, classes, 0)
 
 
 cdef inline void fetch_next(const Job *job, const Block *block, const Rows *rows) noexcept nogil:
@@ -427,7 +449,10 @@ cdef inline void store_results(
     cdef npy_intp p
     if job.values != NO_VALUES and not lies_right(job, RESULT, sizeof(floating)):
         for p in range(block.count):
-            store_part[floating](job, block.parts + p, first, classes, rows.result, 0)
+            store_part[floating](job, block.parts + p, RESULT, first, classes, rows.result, 0)
+    if has_hessian(job) and not lies_right(job, HESSIAN, sizeof(floating)):
+        for p in range(block.count):
+            store_part[floating](job, block.parts + p, HESSIAN, first, classes, rows.hessian, 0)
 
 
 cdef inline void start_tile(
@@ -451,9 +476,11 @@ cdef inline void start_tile(
     tile.logits = rows.logits
     tile.companion = rows.companion
     tile.result = rows.result
+    tile.hessian = rows.hessian
     tile.logits.data = <floating *> tile.logits.data + begin * tile.logits.row_step
     tile.companion.data = <floating *> tile.companion.data + begin * tile.companion.row_step
     tile.result.data = <floating *> tile.result.data + begin * tile.result.row_step
+    tile.hessian.data = <floating *> tile.hessian.data + begin * tile.hessian.row_step
     if job.loss != NULL:
         tile.class_weights = job.loss.class_weights
         tile.share = job.loss.share
@@ -506,15 +533,34 @@ cdef inline void gather_targets(
     const Job *job, const Part *part, npy_intp first, npy_intp last, int64_t *targets,
     double *class_weights, floating type_tag
 ) noexcept nogil:
+    """Where targets are probabilities, 0 stands for them."""
     cdef npy_intp stride = job.plan.strides[0][TARGET], i
     cdef const char *place = part.places[TARGET] + first * stride
     for i in range(last - first):
-        targets[i] = counted_target(job, place + i * stride)
+        targets[i] = counted_target(job, place + i * stride) if has_indices(job) else 0
         class_weights[i] = 1.0
-    if job.loss.class_weights != NULL:
+    if has_indices(job) and job.loss.class_weights != NULL:
         for i in range(last - first):
             if targets[i] >= 0:
                 class_weights[i] = (<const floating *> job.loss.class_weights)[targets[i]]
+
+
+cdef inline void gather_weights(
+    const Job *job, const Part *part, npy_intp first, npy_intp last, int64_t *targets,
+    double *weights, double *scales
+) noexcept nogil:
+    """What has the weight 0 doesn't count."""
+    cdef npy_intp stride = job.plan.strides[0][WEIGHT], i
+    cdef const char *place = part.places[WEIGHT] + first * stride
+    for i in range(last - first):
+        weights[i] = 1.0
+    if job.plan.data[WEIGHT] == NULL:
+        return
+    for i in range(last - first):
+        weights[i] = (<const double *> (place + i * stride))[0]
+        scales[i] *= weights[i]
+        if weights[i] == 0:
+            targets[i] = -1
 
 
 cdef inline void clear_weighted_sums(Tile *tile, npy_intp row) noexcept nogil:
@@ -538,12 +584,16 @@ cdef inline void gather_operands(
         gather_temperatures[floating](
             job, part, first, last, tile.temperature + row, tile.scale + row, 0
         )
-        if has_indices(job):
+        if is_loss(job):
             gather_targets[floating](
                 job, part, first, last, tile.target + row, tile.class_weight + row, 0
             )
+            gather_weights(
+                job, part, first, last, tile.target + row, tile.weight + row, tile.scale + row
+            )
     for row in range(tile.rows, tile.padded):    # for loops over whole vectors of rows
-        tile.temperature[row] = tile.scale[row] = tile.class_weight[row] = 1.0
+        tile.temperature[row] = tile.scale[row] = 1.0
+        tile.weight[row] = tile.class_weight[row] = 1.0
         tile.maximum[row] = tile.target_logit[row] = 0.0
         tile.sum_hi[row] = 2.0
         tile.sum_lo[row] = 0.0
@@ -561,6 +611,25 @@ cdef inline void gather_target_logits(const Job *job, Tile *tile, floating type_
             ]
 
 
+cdef inline bint is_all_masked(const Job *job, const Part *part, npy_intp row) noexcept nogil:
+    cdef npy_intp stride = job.plan.stride[MASK], i
+    cdef const char *mask = part.places[MASK] + row * job.plan.strides[0][MASK]
+    for i in range(job.plan.n):
+        if mask[i * stride]:
+            return False
+    return True
+
+
+cdef inline double result_of_nothing(const Job *job, const Tile *tile, npy_intp r) noexcept nogil:
+    """Of a row without any class: no loss is smaller."""
+    cdef double weights = tile.weights_hi[r]
+    if is_logsumexp(job):
+        return -INFINITY
+    if has_indices(job):
+        weights += tile.share * tile.class_weight[r]
+    return weights * INFINITY if is_loss(job) and weights != 0 else 0
+
+
 cdef inline void scatter_results(
     const Job *job, const Block *block, npy_intp begin, const Tile *tile, floating type_tag
 ) noexcept nogil:
@@ -572,8 +641,13 @@ cdef inline void scatter_results(
         part = block.parts + p
         for r in range(max(begin, part.first), min(begin + tile.rows, part.first + part.rows)):
             result = tile.row_result[r - begin]
-            if has_indices(job) and tile.target[r - begin] < 0:
-                result = 0
+            if is_masked(job) and tile.maximum[r - begin] == -INFINITY:
+                if is_all_masked(job, part, r - part.first):
+                    result = result_of_nothing(job, tile, r - begin)
+            if is_loss(job):
+                result *= tile.weight[r - begin]
+                if tile.target[r - begin] < 0:
+                    result = 0
             if result != result:
                 result = NAN
             (<floating *> (part.places[ROW_RESULT] + (r - part.first) * stride))[0] = (
@@ -685,7 +759,7 @@ cdef void sum_others_anew(
         weighted[r].distances.hi = tile.distances_hi[r]
         weighted[r].distances.lo = tile.distances_lo[r]
     weigh_of[floating](tile, job.layout, OTHERS_KEPT if keeps_exponentials(job) else OTHERS, 0)
-    use_sums_of_others(tile, smallest, job.operation.function == LOGSUMEXP)
+    use_sums_of_others(tile, smallest, is_logsumexp(job))
     for r in range(tile.padded):
         tile.weights_hi[r] = weighted[r].weights.hi
         tile.weights_lo[r] = weighted[r].weights.lo
@@ -722,7 +796,7 @@ cdef void sum_tile(const Job *job, Tile *tile, floating type_tag) noexcept nogil
         smallest = smallest_others[floating](
             terms, terms // lanes + 1 if job.layout == ROWS else terms, 0
         )
-        if take_largest_out[floating](tile, smallest, job.operation.function == LOGSUMEXP, 0):
+        if take_largest_out[floating](tile, smallest, is_logsumexp(job), 0):
             sum_others_anew[floating](job, tile, smallest, 0)
     if job.weighing == BY_EXPONENTIALS:
         weigh_of[floating](tile, job.layout, BY_EXPONENTIALS, 0)
@@ -731,11 +805,14 @@ cdef void sum_tile(const Job *job, Tile *tile, floating type_tag) noexcept nogil
 cdef void finish_tile(const Job *job, Tile *tile, floating type_tag) noexcept nogil:
     cdef Function function = job.operation.function
     if function == SOFTMAX:
-        set_softmax[floating](tile, 0)
+        set_softmax[floating](tile, False, 0)
     elif function == LOG_SOFTMAX:
         set_log_softmax[floating](tile, 0)
     elif function == LOGSUMEXP:
-        set_logsumexp[floating](tile, 0)
+        set_logsumexp[floating](tile, False, 0)
+    elif function == SOFTMAX_AND_LOGSUMEXP:
+        set_softmax[floating](tile, True, 0)
+        set_logsumexp[floating](tile, True, 0)
     elif function == ENTROPY:
         set_entropy[floating](tile, 0)
     elif is_vjp(job):
@@ -748,6 +825,8 @@ cdef void finish_tile(const Job *job, Tile *tile, floating type_tag) noexcept no
         set_loss[floating](tile, False, True, 0)
     else:
         set_loss[floating](tile, False, False, 0)
+    if has_hessian(job):
+        set_hessian[floating](tile, has_indices(job), job.has_extremes, 0)
 
 
 cdef inline void write_in(
@@ -761,6 +840,8 @@ cdef inline void write_in(
         write[floating](tile, layout, GENERAL, LOG_PROBABILITIES, 0)
     elif values == GRADS:
         write[floating](tile, layout, PLAIN, GRADS, 0)
+    elif values == HESSIANS:
+        write[floating](tile, layout, PLAIN, HESSIANS, 0)
     elif values == GRADS_OF_OFFSETS:
         write[floating](tile, layout, PLAIN, GRADS_OF_OFFSETS, 0)
     elif values == SOFTMAX_VJPS and tile.kind == PLAIN:
@@ -773,11 +854,17 @@ cdef inline void write_in(
         write[floating](tile, layout, GENERAL, LOG_SOFTMAX_VJPS, 0)
 
 
-cdef void write_tile(const Job *job, Tile *tile, floating type_tag) noexcept nogil:
-    if job.layout == ROWS:
-        write_in[floating](tile, ROWS, job.values, 0)
+cdef void write_of(Tile *tile, Layout layout, Values values, floating type_tag) noexcept nogil:
+    if layout == ROWS:
+        write_in[floating](tile, ROWS, values, 0)
     else:
-        write_in[floating](tile, COLUMNS, job.values, 0)
+        write_in[floating](tile, COLUMNS, values, 0)
+
+
+cdef void write_tile(const Job *job, Tile *tile, floating type_tag) noexcept nogil:
+    if has_hessian(job):    # before its exponentials give way to gradients
+        write_of[floating](tile, job.layout, HESSIANS, 0)
+    write_of[floating](tile, job.layout, job.values, 0)
 
 
 # Rows that are not as the others
@@ -796,48 +883,51 @@ cdef inline bint has_nan_results(const Job *job, const Tile *tile, Py_ssize_t r)
 cdef inline void write_target(
     const Tile *tile, Py_ssize_t r, npy_intp first, floating type_tag
 ) noexcept nogil:
-    """The gradient of a row's target, if it is among the classes from `first` on. A row that
-    doesn't count has none."""
-    cdef npy_intp step = tile.result.class_step, i
+    """The gradient of a row's target, if it is among the classes from `first` on."""
     cdef floating *y = <floating *> tile.result.data + r * tile.result.row_step
     if first <= tile.target[r] < first + tile.classes:
-        y[(tile.target[r] - first) * step] = <floating> tile.target_result[r]
-    elif tile.target[r] < 0:
-        for i in range(tile.classes):
-            y[i * step] = 0
+        y[(tile.target[r] - first) * tile.result.class_step] = <floating> tile.target_result[r]
 
 
 cdef void mend_row(
-    const Job *job, const Tile *tile, Py_ssize_t r, npy_intp first, const char *mask,
-    npy_intp mask_stride, floating type_tag
+    const Job *job, const Tile *tile, Py_ssize_t r, const View *view, double scale_at_end,
+    const char *mask, npy_intp mask_stride, floating type_tag
 ) noexcept nogil:
-    """Numbers from the class `first` on.
-
-    A row that doesn't count has no gradient; the target has a number of its own; what is beyond a
-    float is multiplied at the end. In a row that is NaN, what a mask leaves out is not, and NaN is
-    one NaN: which one an operation keeps depends on the copy that was made of a loop, and that on
-    the row's place, and that on the threads.
+    """A row that doesn't count has no gradient; what is beyond a float is multiplied at the end. In
+    a row that is NaN, what a mask leaves out is not, and NaN is one NaN: which one an operation
+    keeps depends on the copy that was made of a loop, and that on the row's place, and that on the
+    threads.
     """
-    cdef npy_intp step = tile.result.class_step, i
-    cdef floating *y = <floating *> tile.result.data + r * tile.result.row_step
-    cdef bint has_target = has_indices(job) and job.operation.has_grad
-    if has_nan_results(job, tile, r) and not (has_target and tile.target[r] < 0):
+    cdef npy_intp step = view.class_step, i
+    cdef floating *y = <floating *> view.data + r * view.row_step
+    if is_loss(job) and tile.target[r] < 0:
+        for i in range(tile.classes):
+            y[i * step] = 0
+    elif has_nan_results(job, tile, r):
         for i in range(tile.classes):
             if mask != NULL and not mask[i * mask_stride]:
                 y[i * step] = <floating> value_left_out(job)
             elif y[i * step] != y[i * step]:
                 y[i * step] = NAN
-        return
-    if (job.operation.has_grad or is_vjp(job)) and tile.scale_at_end[r] != 1:
+    elif scale_at_end != 1:
         for i in range(tile.classes):
             if y[i * step] == 0:
                 continue
             if is_vjp(job):    # by the temperature itself, whose reciprocal may be too large
-                y[i * step] = <floating> (y[i * step] / tile.scale_at_end[r])
+                y[i * step] = <floating> (y[i * step] / scale_at_end)
             else:
-                y[i * step] = <floating> (y[i * step] * tile.scale_at_end[r])
-    if has_target:
-        write_target[floating](tile, r, first, 0)
+                y[i * step] = <floating> (y[i * step] * scale_at_end)
+
+
+cdef inline double scale_at_end_of(const Job *job, const Tile *tile, Py_ssize_t r) noexcept nogil:
+    return tile.scale_at_end[r] if job.operation.has_grad or is_vjp(job) else 1
+
+
+cdef inline bint is_to_mend(const Job *job, const Tile *tile, Py_ssize_t r) noexcept nogil:
+    cdef bint is_scaled = scale_at_end_of(job, tile, r) != 1
+    if has_hessian(job):
+        is_scaled |= tile.curvature_at_end[r] != 1
+    return is_scaled or has_nan_results(job, tile, r) or (is_loss(job) and tile.target[r] < 0)
 
 
 cdef void mend_rows(
@@ -847,28 +937,30 @@ cdef void mend_rows(
     """Of a tile whose numbers are from the class `first` on."""
     cdef const Part *part
     cdef const char *mask = NULL
-    cdef npy_intp p, r, mask_stride = job.plan.stride[MASK]
-    cdef bint is_any_nan = False, is_any_scaled = False
+    cdef npy_intp p, r, k, mask_stride = job.plan.stride[MASK]
+    cdef bint is_any_to_mend = False
     if job.values == NO_VALUES:
         return
-    if job.operation.has_grad or is_vjp(job):
-        for r in range(tile.rows):
-            is_any_scaled |= tile.scale_at_end[r] != 1
     for r in range(tile.rows):
-        is_any_nan |= has_nan_results(job, tile, r)
-    if has_indices(job) and not is_any_scaled and not is_any_nan:
-        for r in range(tile.rows):
-            write_target[floating](tile, r, first, 0)
-        return
-    if not is_any_nan and not is_any_scaled:
-        return
-    for p in range(block.count):
+        is_any_to_mend |= is_to_mend(job, tile, r)
+    for p in range(block.count if is_any_to_mend else 0):
         part = block.parts + p
-        for r in range(max(begin, part.first), min(begin + tile.rows, part.first + part.rows)):
+        for k in range(max(begin, part.first), min(begin + tile.rows, part.first + part.rows)):
+            r = k - begin
             if is_masked(job):
                 mask = part.places[MASK] + first * mask_stride
-                mask += (r - part.first) * job.plan.strides[0][MASK]
-            mend_row[floating](job, tile, r - begin, first, mask, mask_stride, 0)
+                mask += (k - part.first) * job.plan.strides[0][MASK]
+            mend_row[floating](
+                job, tile, r, &tile.result, scale_at_end_of(job, tile, r), mask, mask_stride, 0
+            )
+            if has_hessian(job):
+                mend_row[floating](
+                    job, tile, r, &tile.hessian, tile.curvature_at_end[r], mask, mask_stride, 0
+                )
+    if has_indices(job):    # with a gradient, else there are no values
+        for r in range(tile.rows):
+            if not has_nan_results(job, tile, r):
+                write_target[floating](tile, r, first, 0)
 
 
 cdef void change_rows_for_extremes(
@@ -894,6 +986,33 @@ cdef void change_rows_for_extremes(
             )
 
 
+cdef void add_given_maxima(
+    const Job *job, const Block *block, npy_intp begin, Tile *tile, floating type_tag
+) noexcept nogil:
+    """Over T, to logsumexps at extreme temperatures, where the maximum that is left is 0."""
+    cdef const Plan *plan = job.plan
+    cdef const Part *part
+    cdef const char *mask = NULL
+    cdef double temperature, given
+    cdef npy_intp p, r
+    for p in range(block.count):
+        part = block.parts + p
+        for r in range(max(begin, part.first), min(begin + tile.rows, part.first + part.rows)):
+            temperature = (<double *> (
+                part.places[TEMPERATURE] + (r - part.first) * plan.strides[0][TEMPERATURE]
+            ))[0]
+            if not is_extreme(temperature) or tile.maximum[r - begin] != 0:
+                continue
+            if is_masked(job):
+                mask = part.places[MASK] + (r - part.first) * plan.strides[0][MASK]
+            given = maximum_of[floating](
+                part.places[LOGITS] + (r - part.first) * plan.strides[0][LOGITS],
+                plan.stride[LOGITS], plan.n, mask, plan.stride[MASK], 0
+            ).value
+            if given != 0:    # 0 / 0 is what the first maximum has at temperature 0
+                tile.row_result[r - begin] += given / temperature
+
+
 # A mask may leave out all that comes after some class in a whole block, as causal ones do. Then
 # nothing is computed there.
 
@@ -913,7 +1032,7 @@ cdef inline npy_intp classes_kept(
     ends."""
     cdef npy_intp stride = job.plan.stride[MASK], kept = lanes_of[floating](0), p, r, i
     cdef const char *mask
-    if not is_masked(job) or job.layout == COLUMNS:
+    if not is_masked(job) or job.layout == COLUMNS or is_loss(job):    # which weighs every class
         return job.plan.n
     for p in range(block.count):
         for r in range(block.parts[p].rows):
@@ -966,6 +1085,8 @@ cdef void compute_rows(
             gather_target_logits[floating](job, &tile, 0)
         sum_tile[floating](job, &tile, 0)
         finish_tile[floating](job, &tile, 0)
+        if job.has_extremes and job.operation.function == SOFTMAX_AND_LOGSUMEXP:
+            add_given_maxima[floating](job, block, begin, &tile, 0)
         write_tile[floating](job, &tile, 0)
         mend_rows[floating](job, block, begin, &tile, 0, 0)
         if job.plan.data[ROW_RESULT] != NULL:
@@ -1017,7 +1138,7 @@ cdef inline void start_chunk(
 ) noexcept nogil:
     cdef const Job *job = all.job
     cdef npy_intp start = c * chunk_length[floating](0), count = chunk_length[floating](0)
-    cdef char *copies = all.copies + participant * SLOTS * job.slot_bytes
+    cdef char *copies = all.copies + participant * job.slots * job.slot_bytes
     if c + 1 == all.count:
         count = job.plan.n - start
     load_operands[floating](job, all.block, start, count, copies, rows, 0)
@@ -1158,31 +1279,39 @@ cdef inline void set_row_of_chunk(
     tile.factor_lo[0] = whole.factor_lo[0]
     tile.scale[0] = whole.scale[0]
     tile.scale_at_end[0] = whole.scale_at_end[0]
+    tile.inverse_sum_hi[0] = whole.inverse_sum_hi[0]
+    tile.inverse_sum_lo[0] = whole.inverse_sum_lo[0]
+    tile.share_of_others[0] = whole.share_of_others[0]
+    tile.curvature[0] = whole.curvature[0]
+    tile.curvature_at_end[0] = whole.curvature_at_end[0]
     tile.target[0] = whole.target[0]
     tile.target_result[0] = whole.target_result[0]
 
 
-cdef void scale_to_row(const Chunk *chunk, Tile *tile, floating type_tag) noexcept nogil:
-    """The factor of a chunk's exponentials; where it is so small that it would lose digits, a part
-    of it goes to the exponentials."""
+cdef inline void scale_factor(double *hi, double *lo, DoubleDouble ratio) noexcept nogil:
+    cdef DoubleDouble factor
+    factor.hi = hi[0]
+    factor.lo = lo[0]
+    factor = dd_mul[double](factor, ratio, 0)
+    hi[0] = factor.hi
+    lo[0] = factor.lo
+
+
+cdef DoubleDouble ratio_to_row(const Chunk *chunk, Tile *tile, floating type_tag) noexcept nogil:
+    """What a chunk's exponentials are multiplied by; where that is so small that it would lose
+    digits, a part of it goes to the exponentials."""
     cdef double lowest = -250 if floating is float else -2000
     cdef double power = max(lowest, chunk.ratio_power)
-    cdef DoubleDouble factor
     cdef floating *e = <floating *> tile.result.data
     cdef floating half, other_half
     cdef npy_intp i
-    factor.hi = tile.factor_hi[0]
-    factor.lo = tile.factor_lo[0]
-    factor = dd_mul[double](factor, chunk.ratio, 0)
     if power < -60:
         half = <floating> power_of_two(floor(power / 2))
         other_half = <floating> power_of_two(power - floor(power / 2))
         for i in range(tile.classes):
             e[i] = e[i] * half * other_half
         power = 0
-    factor = dd_mul[double](factor, from_double(power_of_two(power)), 0)
-    tile.factor_hi[0] = factor.hi
-    tile.factor_lo[0] = factor.lo
+    return dd_mul[double](chunk.ratio, from_double(power_of_two(power)), 0)
 
 
 cdef void write_chunks(
@@ -1191,6 +1320,7 @@ cdef void write_chunks(
     cdef LongRow *all = <LongRow *> work
     cdef const Job *job = all.job
     cdef npy_intp length = chunk_length[floating](0), c
+    cdef DoubleDouble ratio
     cdef Rows rows
     cdef Tile tile
     for c in range(first, last):
@@ -1198,11 +1328,14 @@ cdef void write_chunks(
         if keeps_exponentials(job):    # which sum_chunks has left there
             tile.result = rows.result = loaded[floating](
                 job, all.block, RESULT, 2, c * length, tile.classes,
-                all.copies + participant * SLOTS * job.slot_bytes, 0,
+                all.copies + participant * job.slots * job.slot_bytes, 0,
             )
         set_row_of_chunk[floating](all.whole, &tile, 0)
         if keeps_exponentials(job):
-            scale_to_row[floating](all.chunks + c, &tile, 0)
+            ratio = ratio_to_row[floating](all.chunks + c, &tile, 0)
+            scale_factor(tile.factor_hi, tile.factor_lo, ratio)
+            if has_hessian(job):
+                scale_factor(tile.inverse_sum_hi, tile.inverse_sum_lo, ratio)
         write_tile[floating](job, &tile, 0)
         mend_rows[floating](job, all.block, 0, &tile, c * length, 0)
         store_results[floating](job, all.block, c * length, tile.classes, &rows, 0)
@@ -1216,7 +1349,7 @@ cdef void compute_long_row(
     cdef const char *mask = block.parts[0].places[MASK] if is_masked(job) else NULL
     cdef floating target_logit
     cdef LongRow all
-    cdef Tile *whole = <Tile *> (scratch + job.threads_of_row * SLOTS * job.slot_bytes)
+    cdef Tile *whole = <Tile *> (scratch + job.threads_of_row * job.slots * job.slot_bytes)
     whole.rows = whole.padded = 1
     whole.share = whole.offset = 0
     if job.loss != NULL:
@@ -1237,6 +1370,8 @@ cdef void compute_long_row(
     whole.target_logit[0] = 0
     if has_indices(job) and whole.target[0] >= 0:
         target_logit = (<floating *> (logits + whole.target[0] * plan.stride[LOGITS]))[0]
+        if mask != NULL and not mask[whole.target[0] * plan.stride[MASK]]:
+            target_logit = -INFINITY
         if job.has_extremes:
             change_for_extreme(
                 &target_logit, 1, 1, whole.target[0], &all.maximum, all.temperature
@@ -1245,6 +1380,8 @@ cdef void compute_long_row(
     share(<Work> sum_chunks[floating], &all, all.count, 1, plan.n, job.threads_of_row)
     combine_chunks[floating](&all, 0)
     finish_tile[floating](job, whole, 0)
+    if job.has_extremes and job.operation.function == SOFTMAX_AND_LOGSUMEXP:
+        add_given_maxima[floating](job, block, 0, whole, 0)
     if plan.data[ROW_RESULT] != NULL:
         scatter_results[floating](job, block, 0, whole, 0)
     if job.values != NO_VALUES:
@@ -1257,20 +1394,23 @@ cdef void pick_targets(const Job *job, const Block *block, floating type_tag) no
     cdef const Plan *plan = job.plan
     cdef const Part *part = &block.parts[0]
     cdef const floating *class_weights = <const floating *> job.loss.class_weights
-    cdef double picked, class_weight
+    cdef double picked, class_weight, weight
     cdef int64_t target
     cdef npy_intp r
     for r in range(block.rows):
         target = counted_target(job, part.places[TARGET] + r * plan.strides[0][TARGET])
         picked = 0
-        if target >= 0:
+        weight = 1
+        if plan.data[WEIGHT] != NULL:
+            weight = (<double *> (part.places[WEIGHT] + r * plan.strides[0][WEIGHT]))[0]
+        if target >= 0 and weight != 0:
             picked = 0 - (<const floating *> (
                 part.places[LOGITS] + r * plan.strides[0][LOGITS] + target * plan.stride[LOGITS]
             ))[0]
             class_weight = 1 if class_weights == NULL else class_weights[target]
             if class_weight == 0 and picked == INFINITY:    # what has the weight 0 doesn't count
                 picked = 0
-            picked = picked * class_weight
+            picked = picked * class_weight * weight
             if picked != picked:
                 picked = NAN
         (<floating *> (part.places[ROW_RESULT] + r * plan.strides[0][ROW_RESULT]))[0] = (
@@ -1390,7 +1530,7 @@ cdef void share_rows(Job *job, floating type_tag) noexcept nogil:
     if rows < 8 * worth and rows % worth and chunks >= 4 * worth:
         job.threads_of_row = worth
         threads = 1
-    job.bytes_of_thread = job.threads_of_row * SLOTS * job.slot_bytes
+    job.bytes_of_thread = job.threads_of_row * job.slots * job.slot_bytes
     if chunks > 1:
         job.bytes_of_thread += sizeof(Tile) + chunks * sizeof(Chunk)
     job.scratch = NULL
@@ -1413,6 +1553,7 @@ cdef void over_groups(Job *job, floating type_tag) noexcept nogil:
     job.unit = lanes_of[floating](0) if job.path == DIRECT_COLUMNS else 1
     job.rows_of_tile = rows_of_tile[floating](job, 0)
     job.rows_of_block = rows_of_block[floating](job, 0)
+    job.slots = SLOTS + has_hessian(job)
     job.slot_bytes = sizeof(floating) * (
         min(job.rows_of_block, rows) * whole_lanes[floating](n, 0) if job.layout == ROWS
         else n * whole_lanes[floating](min(job.rows_of_block, rows), 0)

@@ -36,10 +36,10 @@ from csoftmax.kernels.formulas cimport is_finite
 from csoftmax.kernels.lanes cimport add_term
 from csoftmax.kernels.memory cimport CSOFTMAX_KEEPS_MEMORY, keep_limit, new_result
 from csoftmax.kernels.plan cimport (
-    BINARY_CROSS_ENTROPY, CLASS_LOSS, COMPANION, ENTROPY, INDEX_LOSS, LOGITS, LOGSUMEXP,
-    LOG_SOFTMAX, LOG_SOFTMAX_VJP, MASK, NLL_LOSS, POS_WEIGHT, RESULT, ROLES, ROW_RESULT,
-    SIGMOID, SOFTMAX, SOFTMAX_VJP, TARGET, TARGETS_LOSS, TEMPERATURE, WEIGHT, Axes, Function,
-    Plan, collapse, set_operand, start_plan,
+    BINARY_CROSS_ENTROPY, CLASS_LOSS, COMPANION, ENTROPY, HESSIAN, INDEX_LOSS, LOGITS, LOGSUMEXP,
+    LOG_SOFTMAX, LOG_SOFTMAX_VJP, MASK, NLL_LOSS, POS_WEIGHT, RESULT, ROLES, ROW_RESULT, SIGMOID,
+    SOFTMAX, SOFTMAX_AND_LOGSUMEXP, SOFTMAX_VJP, TARGET, TARGETS_LOSS, TEMPERATURE, WEIGHT, Axes,
+    Function, Plan, collapse, set_operand, start_plan,
 )
 from csoftmax.kernels.stops cimport raise_if_stopped
 from csoftmax.kernels.threads cimport (
@@ -84,26 +84,36 @@ cdef bint scan_targets(Call *call, floating type_tag) noexcept nogil:
     """Sets what a mean divides by: how many count, or the sum of their weights, which are added
     exactly, as there may be many small ones. False if an index is no class."""
     cdef const int64_t *target = <int64_t *> call.plan.data[TARGET]
+    cdef const double *row_weights = NULL
     cdef const floating *class_weights = <const floating *> call.loss.class_weights
     cdef int64_t ignored = call.loss.ignore_index, least = call.least_target, index
     cdef npy_intp rows = call.plan.rows, classes = call.plan.n, count = 0, i
     cdef bint is_wrong = False, counts
+    cdef double weight
     cdef DoubleDouble weights = from_double(0)
-    for i in range(rows):    # without a branch, for the compiler makes vectors of it
-        counts = target[i] != ignored
-        count += counts
-        is_wrong |= (target[i] < least) | counts & (<uint64_t> target[i] >= <uint64_t> classes)
+    if call.operation.function < SIGMOID:
+        row_weights = <double *> call.plan.data[WEIGHT]
+    if target != NULL:
+        for i in range(rows):    # without a branch, for the compiler makes vectors of it
+            counts = target[i] != ignored
+            count += counts
+            is_wrong |= (target[i] < least) | counts & (<uint64_t> target[i] >= <uint64_t> classes)
     if is_wrong or not call.is_mean:
         return not is_wrong
-    call.divisor = count
-    if call.is_weighted:
-        for i in range(rows):
+    call.divisor = rows if target == NULL else count
+    if row_weights == NULL and (target == NULL or not call.is_weighted):
+        return True
+    for i in range(rows):
+        weight = 1 if row_weights == NULL else row_weights[i]
+        if target != NULL:
             index = target[i]    # once: another thread may change it
-            if index != ignored and 0 <= index < classes:
-                add_term[double](&weights.hi, &weights.lo, class_weights[index], 0)
-        call.divisor = weights.hi
-        if is_finite(weights.hi):    # else the errors are NaN
-            call.divisor += weights.lo
+            if index == ignored or not 0 <= index < classes or weight == 0:
+                continue
+            weight *= class_weights[index] if call.is_weighted else 1
+        add_term[double](&weights.hi, &weights.lo, weight, 0)
+    call.divisor = weights.hi
+    if is_finite(weights.hi):    # else the errors are NaN
+        call.divisor += weights.lo
     return True
 
 
@@ -111,9 +121,7 @@ cdef bint compute(Call *call, floating type_tag) noexcept nogil:
     """False, and nothing is written, if a class index is wrong."""
     cdef npy_intp n = call.plan.n
     cdef int summed = RESULT if call.operation.function >= SIGMOID else ROW_RESULT
-    if call.is_mean:
-        call.divisor = call.plan.rows
-    if call.plan.data[TARGET] != NULL and not scan_targets[floating](call, 0):
+    if not scan_targets[floating](call, 0):
         return False
     call.loss.share = 1.0 - call.label_smoothing
     call.loss.offset = call.label_smoothing / <double> n if n else 0
@@ -362,6 +370,7 @@ cdef ndarray room_for(Call *call, int role, object out, object given):
     is `out` itself, or a new array in the order of `out`: bits depend on how rows lie.
     """
     cdef bint is_of_rows = role == ROW_RESULT
+    cdef bint has_log = call.operation.function in (LOGSUMEXP, SOFTMAX_AND_LOGSUMEXP)
     cdef Axes *axes = &call.row_axes if is_of_rows else &call.axes
     cdef ndarray room
     call.is_refused |= out is not None and not (
@@ -382,7 +391,7 @@ cdef ndarray room_for(Call *call, int role, object out, object given):
         room = np.empty_like(out, np.float32 if call.type_number == NPY_FLOAT else np.float64)
     call.is_refused = not set_operand(&call.plan, role, room, axes)
     if call.plan.n == 0:    # the logarithm of a sum of nothing; what else rows without a class have
-        PyArray_FillWithScalar(room, -INFINITY if call.operation.function == LOGSUMEXP else 0.0)
+        PyArray_FillWithScalar(room, -INFINITY if is_of_rows and has_log else 0.0)
     return room
 
 
@@ -416,6 +425,15 @@ cdef object computed(Call *call, ndarray result, object out):
     return np.float64(call.sum) if call.is_summed else delivered(result, out)
 
 
+cdef void keep_axes(Call *call) noexcept:
+    """Of the classes, in results for each row. After all operands have been read."""
+    cdef int i
+    call.row_axes = call.axes
+    for i in range(call.axes.count):
+        if call.axes.is_class[i]:
+            call.row_axes.lengths[i] = 1
+
+
 # Functions of numbers: along axes, and of each number by itself
 
 cdef object of_numbers(
@@ -425,7 +443,7 @@ cdef object of_numbers(
     """The companion is the gradient of a vector-Jacobian product."""
     cdef Call call
     cdef bint is_product = function == SOFTMAX_VJP or function == LOG_SOFTMAX_VJP
-    cdef int role = ROW_RESULT if function == LOGSUMEXP or function == ENTROPY else RESULT, i
+    cdef int role = ROW_RESULT if function == LOGSUMEXP or function == ENTROPY else RESULT
     if not start_call(&call, function, x, axis):
         return None
     if is_product:
@@ -438,11 +456,8 @@ cdef object of_numbers(
         mask = read_operand(&call, MASK, mask)
     if companion is not None:
         companion = read_operand(&call, COMPANION, companion)
-    if keepdims:    # now that all operands have been read
-        call.row_axes = call.axes
-        for i in range(call.axes.count):
-            if call.axes.is_class[i]:
-                call.row_axes.lengths[i] = 1
+    if keepdims:
+        keep_axes(&call)
     return computed(&call, room_for(&call, role, out, x), out)
 
 
@@ -458,8 +473,24 @@ def logsumexp(x, axis, where, keepdims, out):
     return of_numbers(LOGSUMEXP, x, axis, 1.0, where, None, out, keepdims)
 
 
-def entropy(logits, axis, temperature):
-    return of_numbers(ENTROPY, logits, axis, temperature, None, None, None)
+def softmax_and_logsumexp(x, axis, temperature, where, keepdims, out):
+    cdef Call call
+    if not start_call(&call, SOFTMAX_AND_LOGSUMEXP, x, axis):
+        return None
+    temperature = read_temperature(&call, temperature)
+    numbers = read_operand(&call, LOGITS, x)
+    if where is not None:
+        where = read_operand(&call, MASK, where)
+    if keepdims:
+        keep_axes(&call)
+    log_sums = room_for(&call, ROW_RESULT, None, None)
+    probabilities = room_for(&call, RESULT, out, x)
+    log_sums = computed(&call, log_sums, None)
+    return None if log_sums is None else (delivered(probabilities, out), log_sums)
+
+
+def entropy(logits, axis, temperature, where):
+    return of_numbers(ENTROPY, logits, axis, temperature, where, None, None)
 
 
 def softmax_vjp(grad, y, axis, temperature, out):
@@ -539,14 +570,28 @@ cdef object read_class_weights(Call *call, object weight):
     return weights
 
 
+cdef object read_row_weights(Call *call, object weight):
+    """One for each row, in float64: those of an epoch may be small."""
+    cdef ndarray weights
+    if computed_type(weight) < 0 or not has_shape(weight, &call.row_axes):
+        call.is_refused = True
+        return None
+    weights = in_type(weight, NPY_DOUBLE, True)
+    call.arrays[WEIGHT] = <PyObject *> weights
+    call.is_refused |= not set_operand(&call.plan, WEIGHT, weights, &call.row_axes)
+    return weights
+
+
 cpdef cross_entropy(
-    logits, target, axis, weight, ignore_index, reduction, label_smoothing, temperature,
-    bint has_grad=False, out=None, divisor=None, bint is_nll=False,
+    logits, target, axis, weight, sample_weight, ignore_index, reduction, label_smoothing,
+    temperature, where, bint has_grad=False, out=None, divisor=None, bint is_nll=False,
+    bint has_hessian=False,
 ):
     """The loss, or with `has_grad` the loss and the gradient. A given divisor is what the gradient
-    of losses that are not reduced is divided by."""
+    of losses that are not reduced is divided by. With `has_hessian` the gradient and the Hessian's
+    diagonal."""
     cdef Call call
-    cdef ndarray losses, grad = None
+    cdef ndarray losses = None, grad = None, hessian = None
     cdef int overflow
     if type(axis) is not int or type(ignore_index) is not int or not (
         start_call(&call, CLASS_LOSS, logits, axis)
@@ -562,8 +607,17 @@ cpdef cross_entropy(
     # Where all classes count, their weights are an array in any case.
     if weight is not None or call.operation.function in (INDEX_LOSS, TARGETS_LOSS):
         weight = read_class_weights(&call, weight)
+    if sample_weight is not None:
+        sample_weight = read_row_weights(&call, sample_weight)
+    if where is not None:
+        where = read_operand(&call, MASK, where)
     if divisor is not None:
         call.divisor = divisor
+    if has_hessian:
+        call.operation.has_grad = True
+        grad = room_for(&call, RESULT, None, logits)
+        hessian = room_for(&call, HESSIAN, None, x)
+        return None if computed(&call, grad, None) is None else (grad, hessian)
     losses = room_for(&call, ROW_RESULT, None, None)
     if has_grad:
         call.operation.has_grad = True
@@ -572,9 +626,10 @@ cpdef cross_entropy(
     return (value, delivered(grad, out)) if has_grad and value is not None else value
 
 
-def nll_loss(log_probs, target, axis, weight, ignore_index, reduction):
+def nll_loss(log_probs, target, axis, weight, sample_weight, ignore_index, reduction):
     return cross_entropy(
-        log_probs, target, axis, weight, ignore_index, reduction, 0.0, 1.0, False, None, None, True
+        log_probs, target, axis, weight, sample_weight, ignore_index, reduction, 0.0, 1.0, None,
+        False, None, None, True,
     )
 
 

@@ -104,6 +104,14 @@ cdef inline DoubleDouble coefficient(
     return product
 
 
+cdef inline DoubleDouble quotient(double a, double b, floating type_tag) noexcept nogil:
+    """a / b, whose errors are left out where it is not finite."""
+    cdef DoubleDouble q = from_double(a / b)
+    if floating is double:
+        q.lo = value_or_zero(exact_fma(-q.hi, b, a) / b, is_finite(q.hi))
+    return q
+
+
 cdef inline DoubleDouble over_temperature(
     DoubleDouble distances, double temperature, floating type_tag
 ) noexcept nogil:
@@ -183,6 +191,13 @@ cdef inline double grad_of_class(
     return value_or_zero(
         difference.hi * scale + 0.0, (difference.hi != 0) | (scale != scale)
     )
+
+
+cdef inline floating variance_of_class(floating p, floating share_of_others) noexcept nogil:
+    """p (1 - p). Only the largest probability is more than a half, and what it leaves to the others
+    is known to more digits than 1 - p."""
+    cdef floating one = 1
+    return p * (share_of_others if p > 0.5 else one - p)
 
 
 # Vector-Jacobian products: of softmax y (g - sum g y) / T, of log_softmax

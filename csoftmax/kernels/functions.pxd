@@ -11,11 +11,11 @@ from libc.math cimport NAN, fabs
 
 from csoftmax.kernels.arithmetic cimport (
     GENERAL, PLAIN, DoubleDouble, ExpParams, dd_add, dd_mul, dd_reciprocal, dd_sum, exp_params,
-    exponential, from_double,
+    exponential, from_double, value_or_zero,
 )
 from csoftmax.kernels.formulas cimport (
-    WeightedSums, grad_of_class, is_finite, log_sum_from, sum_of_exponentials, weighted_sum,
-    with_class,
+    WeightedSums, grad_of_class, is_finite, log_sum_from, quotient, sum_of_exponentials,
+    weighted_sum, with_class,
 )
 from csoftmax.kernels.lanes cimport START_OF_SUM
 from csoftmax.kernels.passes cimport MAX_TERMS, Tile, params_of, set_other_params
@@ -65,10 +65,10 @@ cdef inline double smallest_others(
 cdef inline bint lacks_digits(
     const Tile *tile, Py_ssize_t r, double smallest, bint is_added_to_maximum
 ) noexcept nogil:
-    """Of the sum of the others. None is missed where its logarithm is added to a maximum of at
+    """Of the sum of the others. None is missed where its logarithm is added to a maximum / T of at
     least 1, as in logsumexp."""
     return (tile.sum_hi[r] < smallest * tile.factor_hi[r]) & (
-        (not is_added_to_maximum) | (fabs(tile.maximum[r]) < 1)
+        (not is_added_to_maximum) | (fabs(tile.maximum[r]) < tile.temperature[r])
     )
 
 
@@ -104,11 +104,14 @@ cdef inline void use_sums_of_others(
             tile.sum_lo[r] = tile.distances_lo[r]
 
 
-cdef inline void set_softmax(Tile *tile, floating type_tag) noexcept nogil:
+cdef inline void set_softmax(Tile *tile, bint is_largest_out, floating type_tag) noexcept nogil:
     cdef Py_ssize_t r
-    cdef DoubleDouble factor
+    cdef DoubleDouble sum, factor
     for r in range(tile.padded):
-        factor = dd_reciprocal[floating](sum_of_row(tile, r), 0)
+        sum = sum_of_row(tile, r)
+        if is_largest_out:
+            sum = sum_of_exponentials[floating](sum, tile.residue[r], 0)
+        factor = dd_reciprocal[floating](sum, 0)
         tile.factor_hi[r] = factor.hi if is_finite(tile.maximum[r]) else NAN
         tile.factor_lo[r] = factor.lo
 
@@ -121,13 +124,16 @@ cdef inline void set_log_softmax(Tile *tile, floating type_tag) noexcept nogil:
         tile.log_sum[r] = log_sum.hi + log_sum.lo if is_finite(tile.maximum[r]) else NAN
 
 
-cdef inline void set_logsumexp(Tile *tile, floating type_tag) noexcept nogil:
+cdef inline void set_logsumexp(Tile *tile, bint is_tempered, floating type_tag) noexcept nogil:
     """Where the maximum is not finite, it is the result."""
     cdef Py_ssize_t r
-    cdef DoubleDouble log_sum
+    cdef DoubleDouble log_sum, largest
     for r in range(tile.padded):
         log_sum = log_sum_from[floating](sum_of_row(tile, r), tile.residue[r], 0)
-        log_sum = dd_add[floating](from_double(tile.maximum[r]), log_sum, 0)
+        largest = from_double(tile.maximum[r])
+        if is_tempered:
+            largest = quotient[floating](tile.maximum[r], tile.temperature[r], 0)
+        log_sum = dd_add[floating](largest, log_sum, 0)
         tile.row_result[r] = log_sum.hi + log_sum.lo
         if not is_finite(tile.maximum[r]):
             tile.row_result[r] = tile.maximum[r]
@@ -151,6 +157,11 @@ cdef inline void set_entropy(Tile *tile, floating type_tag) noexcept nogil:
             sums, log_sum_from[floating](others, tile.residue[r], 0), tile.temperature[r], 0
         )
         tile.row_result[r] = entropy if is_finite(tile.maximum[r]) else NAN
+
+
+cdef inline double within_float(double scale) noexcept nogil:
+    """A scale; 1 of one that is beyond a float, which is multiplied by when all else is done."""
+    return 1.0 if fabs(scale) >= LARGEST_SCALE else scale
 
 
 cdef inline void set_loss(
@@ -177,10 +188,9 @@ cdef inline void set_loss(
         )
         tile.row_result[r] = loss if is_finite(tile.maximum[r]) else NAN
         if has_grad:
-            # One that is beyond a float is multiplied by when all else is done.
             scale = tile.scale[r]
+            tile.scale[r] = within_float(scale)
             tile.scale_at_end[r] = scale if fabs(scale) >= LARGEST_SCALE else 1.0
-            tile.scale[r] = 1.0 if fabs(scale) >= LARGEST_SCALE else scale
             inverse = dd_reciprocal[floating](
                 sum_of_exponentials[floating](others, tile.residue[r], 0), 0
             )
@@ -195,6 +205,37 @@ cdef inline void set_loss(
                 tile.target_logit[r] == tile.maximum[r], sums.weights,
                 (tile.share + tile.offset) * tile.class_weight[r], scale, 0
             )
+
+
+cdef inline void set_hessian(
+    Tile *tile, bint has_indices, bint has_extremes, floating type_tag
+) noexcept nogil:
+    """Its diagonal, of a sum of losses, after what `set_loss` sets: then the scale is 1 / T times
+    the row's weight. An extreme temperature is found in nothing else."""
+    cdef Py_ssize_t r
+    cdef DoubleDouble others, inverse, weight
+    cdef double scale, curvature
+    for r in range(tile.padded):
+        others = sum_of_row(tile, r)
+        inverse = dd_reciprocal[floating](
+            sum_of_exponentials[floating](others, tile.residue[r], 0), 0
+        )
+        tile.inverse_sum_hi[r] = inverse.hi if is_finite(tile.maximum[r]) else NAN
+        tile.inverse_sum_lo[r] = inverse.lo
+        tile.share_of_others[r] = others.hi * inverse.hi
+        weight.hi = tile.class_weight[r] if has_indices else tile.weights_hi[r]
+        weight.lo = 0 if has_indices else tile.weights_lo[r]
+        if has_extremes:
+            scale = tile.scale[r] * tile.scale_at_end[r]
+            curvature = weight.hi * scale * (scale / tile.weight[r])
+            curvature = value_or_zero(curvature, weight.hi != 0)
+        else:
+            inverse = dd_reciprocal[floating](from_double(tile.temperature[r]), 0)
+            weight = dd_mul[floating](weight, from_double(tile.weight[r]), 0)
+            weight = dd_mul[floating](dd_mul[floating](weight, inverse, 0), inverse, 0)
+            curvature = weight.hi + weight.lo
+        tile.curvature[r] = within_float(curvature)
+        tile.curvature_at_end[r] = curvature if fabs(curvature) >= LARGEST_SCALE else 1.0
 
 
 cdef inline void set_vjp(Tile *tile, floating type_tag) noexcept nogil:

@@ -24,7 +24,7 @@ from csoftmax.kernels.arithmetic cimport (
 )
 from csoftmax.kernels.formulas cimport (
     WeightedSums, coefficient, distance, is_finite, log_probability, product_difference, scaled,
-    times_inverse,
+    times_inverse, variance_of_class,
 )
 from csoftmax.kernels.lanes cimport (
     FLOAT_LANES, LANE_BYTES, START_OF_SUM, LaneSums, add, add_product, add_term, clear, finished,
@@ -73,6 +73,7 @@ cdef enum Values:
     LOG_PROBABILITIES
     GRADS                 # scaled exponentials less the coefficients of the loss
     GRADS_OF_OFFSETS      # the same without targets
+    HESSIANS
     SOFTMAX_VJPS
     LOG_SOFTMAX_VJPS
 
@@ -94,6 +95,7 @@ cdef struct Tile:
     View logits
     View companion            # targets or gradients
     View result               # meanwhile the exponentials, where they are kept
+    View hessian              # its diagonal
     const void *class_weights
     double share              # of the targets in a loss: 1 - label_smoothing
     double offset             # of every class: label_smoothing / C
@@ -121,10 +123,17 @@ cdef struct Tile:
     double scale[ROW_SLOTS]           # of the gradient
     double scale_at_end[ROW_SLOTS]    # the same where it is beyond a float; else 1
     double row_result[ROW_SLOTS]
+    double weight[ROW_SLOTS]          # of a loss
     double class_weight[ROW_SLOTS]    # of the target
     double target_logit[ROW_SLOTS]
     double target_result[ROW_SLOTS]   # takes the place of the target's number
     int64_t target[ROW_SLOTS]         # a class; -1 where the row doesn't count
+    # Of a Hessian's diagonal.
+    double inverse_sum_hi[ROW_SLOTS]
+    double inverse_sum_lo[ROW_SLOTS]
+    double share_of_others[ROW_SLOTS]     # 1 less the largest probability
+    double curvature[ROW_SLOTS]           # by which p (1 - p) is multiplied
+    double curvature_at_end[ROW_SLOTS]    # the same where it is beyond a float; else 1
 
 
 cdef inline Py_ssize_t lanes_of(floating type_tag) noexcept nogil:
@@ -589,7 +598,7 @@ cdef inline floating value_of_lane(
 ) noexcept nogil:
     """`hi` and `lo` are the factor of the exponentials, the maximum and the logarithm of the sum,
     or the sum of a vector-Jacobian product; `other_hi` and `other_lo` share and offset, both times
-    the scale, or 1 / T."""
+    the scale, or the curvature and the share of the others, or 1 / T."""
     if values == PROBABILITIES:
         return scaled(e[k], hi, lo)
     if values == LOG_PROBABILITIES:
@@ -601,6 +610,8 @@ cdef inline floating value_of_lane(
         )
     if values == GRADS_OF_OFFSETS:
         return multiply_add(-class_weights[i], other_lo, scaled(e[k], hi, lo))
+    if values == HESSIANS:
+        return variance_of_class(scaled(e[k], hi, lo), other_lo) * other_hi
     hi = product_difference(x[k], companion[k], hi, lo, of_zero, values == LOG_SOFTMAX_VJPS)
     return hi if kind == PLAIN else times_inverse(hi, other_hi, other_lo)
 
@@ -624,7 +635,8 @@ cdef inline void write_vector(
 cdef inline void write(
     const Tile *tile, Layout layout, Kind kind, Values values, floating type_tag
 ) noexcept nogil:
-    """The tile's results, which may lie where its logits or its companions do."""
+    """The tile's results, which may lie where its logits or its companions do; before them its
+    Hessians, for which the exponentials are still needed."""
     cdef Py_ssize_t LANES = lanes_of[floating](0), tail = tail_of[floating](tile, layout, 0)
     cdef Py_ssize_t vectors = vectors_of[floating](tile, layout, 0)
     cdef Py_ssize_t span = vectors if layout == ROWS else tile.span
@@ -638,11 +650,20 @@ cdef inline void write(
     cdef floating last_numbers[FLOAT_LANES]
     cdef const floating *x
     cdef const floating *companion
+    cdef const floating *e
     cdef floating *y
+    cdef const View *to = &tile.hessian if values == HESSIANS else &tile.result
     for r in range(tile.padded):
         if values == LOG_PROBABILITIES:
             hi[r] = <floating> tile.maximum[r]
             lo[r] = <floating> tile.log_sum[r]
+        elif values == HESSIANS:
+            hi[r] = <floating> tile.inverse_sum_hi[r]
+            lo[r] = <floating> (
+                tile.inverse_sum_hi[r] - hi[r] if floating is float else tile.inverse_sum_lo[r]
+            )
+            other_hi[r] = <floating> tile.curvature[r]
+            other_lo[r] = <floating> tile.share_of_others[r]
         else:
             hi[r] = <floating> tile.factor_hi[r]
             lo[r] = <floating> (
@@ -651,7 +672,7 @@ cdef inline void write(
         if values == GRADS or values == GRADS_OF_OFFSETS:
             other_hi[r] = <floating> (tile.share * tile.scale[r])
             other_lo[r] = <floating> (tile.offset * tile.scale[r])
-        elif kind == GENERAL:
+        elif kind == GENERAL and values != HESSIANS:
             other_hi[r] = in_type_of[floating](tile.inverse_hi, 0)[r]
             other_lo[r] = in_type_of[floating](tile.inverse_lo, 0)[r]
         if values == SOFTMAX_VJPS or values == LOG_SOFTMAX_VJPS:
@@ -662,21 +683,23 @@ cdef inline void write(
             row = row_of_lane[floating](block, 0, layout, 0)
             x = vector_at[floating](&tile.logits, block, first, layout, 0)
             companion = vector_at[floating](&tile.companion, block, first, layout, 0)
-            y = vector_at[floating](&tile.result, block, first, layout, 0)
+            y = vector_at[floating](to, block, first, layout, 0)
+            e = vector_at[floating](&tile.result, block, first, layout, 0)
             if tail:
                 write_vector(
-                    tile, last_numbers, x + last, companion + last, y + last, row, last, hi, lo,
+                    tile, last_numbers, x + last, companion + last, e + last, row, last, hi, lo,
                     other_hi, other_lo, &of_zero, layout, kind, values,
                 )
             for v in range(first, end):
                 write_vector(
-                    tile, numbers, x, companion, y, row, v * LANES if layout == ROWS else v, hi,
+                    tile, numbers, x, companion, e, row, v * LANES if layout == ROWS else v, hi,
                     lo, other_hi, other_lo, &of_zero, layout, kind, values,
                 )
                 copy_lanes(numbers, y)
                 x += step_of[floating](&tile.logits, layout, 0)
                 companion += step_of[floating](&tile.companion, layout, 0)
-                y += step_of[floating](&tile.result, layout, 0)
+                y += step_of[floating](to, layout, 0)
+                e += step_of[floating](&tile.result, layout, 0)
             if tail:
                 copy_lanes(last_numbers, y + tail - LANES)
         first = end

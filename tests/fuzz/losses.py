@@ -1,4 +1,4 @@
-"""Calls of cross_entropy, cross_entropy_value_and_grad, nll_loss and binary_cross_entropy."""
+"""Calls of the cross-entropies, nll_loss and binary_cross_entropy."""
 
 import math
 
@@ -97,6 +97,21 @@ def class_weight(call, classes):
         call.keywords["weight"] = call.place(weight)
 
 
+def sample_weight(call, row_shape):
+    """A number for each row, or for several, some of them 0 or negative, or none."""
+    if call.wrong == "sample_weight shape":
+        call.refused(ValueError)
+        call.keywords["sample_weight"] = np.ones(call.too_wide(row_shape))
+    elif call.wrong == "sample_weight type":
+        call.refused(TypeError)
+        call.keywords["sample_weight"] = np.ones(row_shape).astype(call.pick(REFUSED_TYPES))
+    elif call.chance(0.3):
+        weight = some_weight(call, row_shape)
+        if call.chance(0.2) and np.asarray(weight).dtype.kind in "if":
+            weight = -1 * weight
+        call.keywords["sample_weight"] = weight
+
+
 def smoothing_of(call):
     if call.wrong == "label_smoothing":
         bad, error = call.pick(
@@ -126,8 +141,11 @@ def cross_entropy(call):
     call.temperature(shape, axes)
     row_shape, classes = without(shape, axes), shape[axes[0]]
     class_weight(call, classes)
-    smoothing_of(call)
-    call.reduction()
+    sample_weight(call, row_shape)
+    if call.name != "cross_entropy_grad_and_hess":
+        smoothing_of(call)
+        call.reduction()
+        call.where(z, shape)
     if call.wrong in ("target shape", "target type"):
         target = wrong_target(call, shape, row_shape)
     elif call.wrong not in ("index", "ignore_index") and call.chance(0.45):
@@ -137,7 +155,7 @@ def cross_entropy(call):
             call.keywords["ignore_index"] = call.pick((0, 7))
     else:
         target = call.place(class_indices(call, row_shape, classes))
-    if call.name.endswith("grad"):
+    if call.name.endswith("value_and_grad"):
         call.result_array(shape, values.dtype)
     return [z, target, *axis]
 
@@ -148,6 +166,7 @@ def nll_loss(call):
     axis, axes = call.axis(shape, several=False)
     row_shape, classes = without(shape, axes), shape[axes[0]]
     class_weight(call, classes)
+    sample_weight(call, row_shape)
     call.reduction()
     if call.wrong in ("target shape", "target type"):
         target = wrong_target(call, shape, row_shape)

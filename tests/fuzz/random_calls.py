@@ -13,16 +13,18 @@ from ..functions import FUNCTIONS as REGISTRY
 from .arguments import Arguments
 from .gradients import softmax_jacobian, vjp
 from .losses import binary_cross_entropy, cross_entropy, nll_loss
-from .rowwise import entropy, logsumexp, rowwise, sigmoid
+from .rowwise import entropy, logsumexp, rowwise, sigmoid, softmax_and_logsumexp
 
 # What draws a function's arguments.
 BUILDERS = {
     "softmax": rowwise,
     "log_softmax": rowwise,
     "logsumexp": logsumexp,
+    "softmax_and_logsumexp": softmax_and_logsumexp,
     "entropy": entropy,
     "cross_entropy": cross_entropy,
     "cross_entropy_value_and_grad": cross_entropy,
+    "cross_entropy_grad_and_hess": cross_entropy,
     "nll_loss": nll_loss,
     "softmax_vjp": vjp,
     "log_softmax_vjp": vjp,
@@ -43,6 +45,7 @@ WRONG = {
     "out": ["out shape", "out type", "out read-only"],
     "target": ["target shape", "target type"],
     "weight": ["weight shape", "weight type"],
+    "sample_weight": ["sample_weight shape", "sample_weight type"],
     "pos_weight": ["pos_weight shape", "pos_weight type"],
     "reduction": ["reduction"],
     "ignore_index": ["index", "index", "ignore_index"],
@@ -117,19 +120,20 @@ def perform(call, limits):
         raise Failure(f"no {names} for wrong {call.wrong}")
     if error is None:
         require(not flags, f"floating-point flags 0x{flags:x} are left")
-        grad = result[1] if call.name.endswith("value_and_grad") else result
+        results = list(result) if isinstance(result, tuple) else [result]
+        place = 0 if function.is_out_first else -1
         if out is not None:
-            require(grad is out, "what is returned is not `out`")
-            grad = out.astype(out.dtype.newbyteorder("="))
+            require(results[place] is out, "what is returned is not `out`")
+            results[place] = out.astype(out.dtype.newbyteorder("="))
             put_back(out, call.buffers, before)
-        else:
+        for one in results:
             for array, *_ in call.placed:
-                require(not np.may_share_memory(grad, array), "the result is a part of an input")
+                require(not np.may_share_memory(one, array), "the result is a part of an input")
+        result = tuple(results) if isinstance(result, tuple) else results[0]
     for buffer, was in zip(call.buffers, before, strict=True):
         require(buffer.tobytes() == was, "memory that is not the result's was changed")
     if error is not None:
         return None
-    result = (result[0], grad) if call.name.endswith("value_and_grad") else grad
     return function.hold(result, limits, *call.arguments, **call.keywords)
 
 

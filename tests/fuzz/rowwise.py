@@ -1,4 +1,4 @@
-"""Calls of softmax, log_softmax, logsumexp, entropy and sigmoid."""
+"""Calls of softmax, log_softmax, logsumexp, both at once, entropy and sigmoid."""
 
 from ..contract import without
 
@@ -24,17 +24,28 @@ def logsumexp(call):
     shape = values.shape
     call.where(arguments[0], shape)
     row_shape = without(shape, axes)
-    if call.chance(0.2):
-        call.keywords["keepdims"] = call.pick((True, False))
+    keepdims(call)
     if call.keywords.get("keepdims"):
         row_shape = tuple(1 if i in axes else n for i, n in enumerate(shape))
     call.result_array(row_shape, values.dtype)
     return arguments
 
 
+def keepdims(call):
+    if call.chance(0.2):
+        call.keywords["keepdims"] = call.pick((True, False))
+
+
+def softmax_and_logsumexp(call):
+    arguments = rowwise(call)
+    keepdims(call)
+    return arguments
+
+
 def entropy(call):
     arguments, values, axes = logits_of_rows(call)
     call.temperature(values.shape, axes)
+    call.where(arguments[0], values.shape)
     return arguments
 
 
