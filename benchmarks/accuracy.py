@@ -63,6 +63,10 @@ def exact(operation, case):
     match operation:
         case "softmax" | "log_softmax" | "logsumexp":
             return getattr(Exact(rows), operation)
+        case "weighted logsumexp":
+            b = first_rows(table.probabilities_for(x), case.axis).astype(LONG)
+            maximum = rows.astype(LONG).max(-1, keepdims=True)
+            return np.log((b * np.exp(rows - maximum)).sum(-1)) + maximum[:, 0]
         case "cross_entropy":
             return Exact(rows).loss(targets)
         case "cross_entropy + grad":

@@ -301,6 +301,16 @@ def jax_call(function, *arrays):
     return lambda: compiled(*arrays).block_until_ready()
 
 
+def numpy_weighted_logsumexp(x, b, axis):
+    maximum = x.max(axis=axis, keepdims=True)
+    return np.log((b * np.exp(x - maximum)).sum(axis=axis)) + maximum.squeeze(axis)
+
+
+def torch_weighted_logsumexp(x, b, axis):
+    maximum = x.amax(axis, keepdim=True)
+    return (b * (x - maximum).exp()).sum(axis).log() + maximum.squeeze(axis)
+
+
 def jax_nll_loss(log_probabilities, target, axis):
     target = jax().numpy.expand_dims(target, axis)
     return -jax().numpy.take_along_axis(log_probabilities, target, axis).mean()
@@ -429,6 +439,22 @@ TABLE = {
         "torch": lambda x, t, axis: partial(torch().logsumexp, torch_input(x), axis),
         "onnxruntime": lambda x, t, axis: onnx_call("ReduceLogSumExp", x, axis),
         "jax": lambda x, t, axis: jax_call(partial(jax().nn.logsumexp, axis=axis), x),
+    },
+    "weighted logsumexp": {
+        "csoftmax": lambda x, t, axis: partial(csoftmax.logsumexp, x, axis, b=probabilities_for(x)),
+        "numpy": lambda x, t, axis: partial(
+            numpy_weighted_logsumexp, x, probabilities_for(x), axis
+        ),
+        "scipy": lambda x, t, axis: partial(
+            import_module("scipy.special").logsumexp, x, axis, probabilities_for(x)
+        ),
+        "torch": lambda x, t, axis: partial(
+            torch_weighted_logsumexp, torch_input(x), torch_input(probabilities_for(x)), axis
+        ),
+        "jax": lambda x, t, axis: jax_call(
+            lambda x, b: import_module("jax.scipy.special").logsumexp(x, axis, b),
+            x, probabilities_for(x),
+        ),
     },
     "cross_entropy": {
         "csoftmax": lambda x, t, axis: partial(csoftmax.cross_entropy, x, t, axis),
@@ -560,7 +586,7 @@ ALL_AND_JACOBIAN = tuple(TABLE)
 ALL = tuple(operation for operation in TABLE if operation != "softmax_jacobian")
 SOFTMAX = ("softmax",)
 SOFTMAXES = ("softmax", "log_softmax")
-WITHOUT_LOSS = ("softmax", "log_softmax", "logsumexp")
+WITHOUT_LOSS = ("softmax", "log_softmax", "logsumexp", "weighted logsumexp")
 
 CASES = [
     Case("one small row", (3,), SOFTMAXES),

@@ -177,29 +177,88 @@ def log_softmax(
 ) -> NDArray[Any]: ...
 @overload
 def logsumexp(
-    x: _Lazy, /, axis: _Axes = -1, *, where: _Mask | None = None, keepdims: bool = False,
+    x: _Lazy, /, axis: _Axes = -1, *, b: _Real | None = None,
+    where: _Mask | None = None, keepdims: bool = False, return_sign: Literal[False] = False,
     out: None = None,
 ) -> _Lazy: ...
 @overload
 def logsumexp(
-    x: _Array, /, axis: _Axes = -1, *, where: _Mask | None = None, keepdims: bool = False,
+    x: _Array, /, axis: _Axes = -1, *, b: _Lazy,
+    where: _Mask | None = None, keepdims: bool = False, return_sign: Literal[False] = False,
+    out: None = None,
+) -> _Lazy: ...
+@overload
+def logsumexp(
+    x: _Array, /, axis: _Axes = -1, *, b: _Real | None = None,
+    where: _Mask | None = None, keepdims: bool = False, return_sign: Literal[False] = False,
     out: _Out,
 ) -> _Out: ...
 @overload
 def logsumexp(
-    x: _Double, /, axis: _Axes = -1, *, where: _Mask | None = None, keepdims: bool = False,
+    x: _Double, /, axis: _Axes = -1, *, b: _Real | None = None,
+    where: _Mask | None = None, keepdims: bool = False, return_sign: Literal[False] = False,
     out: None = None,
 ) -> _Rows64: ...
 @overload
 def logsumexp(
-    x: _Single, /, axis: _Axes = -1, *, where: _Mask | None = None, keepdims: bool = False,
+    x: _Array, /, axis: _Axes = -1, *, b: _Double | np.float64,
+    where: _Mask | None = None, keepdims: bool = False, return_sign: Literal[False] = False,
+    out: None = None,
+) -> _Rows64: ...
+@overload
+def logsumexp(
+    x: _Single, /, axis: _Axes = -1, *, b: float | _Single | None = None,
+    where: _Mask | None = None, keepdims: bool = False, return_sign: Literal[False] = False,
     out: None = None,
 ) -> _Rows32: ...
 @overload
 def logsumexp(
-    x: _Array, /, axis: _Axes = -1, *, where: _Mask | None = None, keepdims: bool = False,
+    x: _Array, /, axis: _Axes = -1, *, b: _Real | None = None,
+    where: _Mask | None = None, keepdims: bool = False, return_sign: Literal[False] = False,
     out: None = None,
 ) -> _Rows: ...
+@overload
+def logsumexp(
+    x: _Lazy, /, axis: _Axes = -1, *, b: _Real | None = None,
+    where: _Mask | None = None, keepdims: bool = False, return_sign: Literal[True],
+    out: None = None,
+) -> tuple[_Lazy, _Lazy]: ...
+@overload
+def logsumexp(
+    x: _Array, /, axis: _Axes = -1, *, b: _Lazy,
+    where: _Mask | None = None, keepdims: bool = False, return_sign: Literal[True],
+    out: None = None,
+) -> tuple[_Lazy, _Lazy]: ...
+@overload
+def logsumexp(
+    x: _Array, /, axis: _Axes = -1, *, b: _Real | None = None,
+    where: _Mask | None = None, keepdims: bool = False, return_sign: Literal[True],
+    out: _Out,
+) -> tuple[_Out, _Rows]: ...
+@overload
+def logsumexp(
+    x: _Double, /, axis: _Axes = -1, *, b: _Real | None = None,
+    where: _Mask | None = None, keepdims: bool = False, return_sign: Literal[True],
+    out: None = None,
+) -> tuple[_Rows64, _Rows64]: ...
+@overload
+def logsumexp(
+    x: _Array, /, axis: _Axes = -1, *, b: _Double | np.float64,
+    where: _Mask | None = None, keepdims: bool = False, return_sign: Literal[True],
+    out: None = None,
+) -> tuple[_Rows64, _Rows64]: ...
+@overload
+def logsumexp(
+    x: _Single, /, axis: _Axes = -1, *, b: float | _Single | None = None,
+    where: _Mask | None = None, keepdims: bool = False, return_sign: Literal[True],
+    out: None = None,
+) -> tuple[_Rows32, _Rows32]: ...
+@overload
+def logsumexp(
+    x: _Array, /, axis: _Axes = -1, *, b: _Real | None = None,
+    where: _Mask | None = None, keepdims: bool = False, return_sign: Literal[True],
+    out: None = None,
+) -> tuple[_Rows, _Rows]: ...
 @overload
 def softmax_and_logsumexp(
     x: _Lazy, /, axis: _Axes = -1, *, temperature: _Real = 1.0, where: _Mask | None = None,

@@ -23,6 +23,7 @@ from csoftmax._arguments import (
     as_temperature,
     computed,
     computed_type,
+    does_broadcast,
     is_allowed,
     may_be_equal,
     normalized_axes,
@@ -55,9 +56,11 @@ def softmax(function, x, axis, temperature, where, out):
     )  # fmt: skip
 
 
-def logsumexp(x, axis, where, keepdims, out):
+def logsumexp(x, axis, b, where, keepdims, return_sign, out):
     require_no_out(out)
     x = as_lazy_logits(x, "x")
+    if b is not None or return_sign:
+        return weighted_logsumexp(x, axis, b, where, bool(keepdims), return_sign)
     axes = normalized_axes(axis, x.ndim)
     operands, labels = [x, lazy_mask(where, x)], [all_of(x)] * 2
     dtype = computed_type(x)
@@ -94,6 +97,53 @@ def softmax_and_logsumexp(x, axis, temperature, where, keepdims, out):
 def with_kept_axes(result, axes, x):
     """Not by expand_dims, which needs to know all lengths."""
     return result[tuple(None if i in axes else slice(None) for i in range(x.ndim))]
+
+def weighted_logsumexp(x, axis, b, where, keepdims, return_sign):
+    """A part of a row gives a logarithm and a sign. The row's are those of a sum again, in which
+    the signs are the weights."""
+    dtype = computed_type(x)
+    if b is not None and type(b) not in (float, int, bool):
+        b = as_lazy_logits(b, "b")
+        dtype = np.promote_types(dtype, computed_type(b))
+        if not does_broadcast(b.shape, x.shape):
+            x = da.broadcast_to(x, np.broadcast_shapes(x.shape, b.shape))
+    axes = normalized_axes(axis, x.ndim)
+    is_one_part = is_whole(x, axes)
+    parts = by_blocks(
+        signed_part, range(x.ndim + 1), [x, b, lazy_mask(where, x)], [all_of(x)] * 3, np.float64,
+        whole=axes if is_one_part else (), adjust_chunks=dict.fromkeys(axes, 1),
+        new_axes={x.ndim: 2}, axes=axes, in_double=not is_one_part,
+    )  # fmt: skip
+    results = [
+        by_blocks(
+            sum_of_signed_parts, without(axes, x), [parts], [all_of(parts)], dtype, whole=axes,
+            axes=axes, which=which, dtype_of_sum=dtype,
+        )
+        for which in (("log", "sign") if return_sign else ("sum",))
+    ]  # fmt: skip
+    if keepdims:
+        results = [with_kept_axes(result, axes, x) for result in results]
+    return tuple(results) if return_sign else results[0]
+
+
+def signed_part(x, b, where, *, axes, in_double):
+    if in_double:
+        x = as_array(x, "x").astype(np.float64)
+    return np.stack(
+        _softmax.logsumexp(x, axes, b=b, where=where, keepdims=True, return_sign=True), axis=-1,
+        dtype=np.float64,
+    )  # fmt: skip
+
+
+def sum_of_signed_parts(parts, *, axes, which, dtype_of_sum):
+    """The logarithm of its size, its sign, or its logarithm."""
+    log, sign = parts[..., 0], parts[..., 1]
+    result = _softmax.logsumexp(log, axes, b=sign, return_sign=which != "sum")
+    if which != "sum":
+        result = result[0 if which == "log" else 1]
+    with quiet():
+        return result.astype(dtype_of_sum)
+
 
 
 def entropy(logits, axis, temperature, where):

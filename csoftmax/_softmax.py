@@ -9,8 +9,11 @@ from csoftmax._arguments import (
     as_out,
     as_temperature,
     computed,
+    computed_type,
     delivered,
+    does_broadcast,
     normalized_axes,
+    quiet,
     require_out,
     with_all_axes,
     with_one_axis,
@@ -179,10 +182,12 @@ def log_softmax(x, /, axis=-1, *, temperature=1.0, where=None, out=None):
     return result
 
 
-def logsumexp(x, /, axis=-1, *, where=None, keepdims=False, out=None):
-    r"""Logarithm of the sum of exponentials.
+def logsumexp(
+    x, /, axis=-1, *, b=None, where=None, keepdims=False, return_sign=False, out=None
+):
+    r"""Logarithm of the sum of exponentials, each of which may have a weight.
 
-    .. math:: \log \sum_j e^{x_j}
+    .. math:: \log \left| \sum_j b_j e^{x_j} \right|
 
     Parameters
     ----------
@@ -190,22 +195,31 @@ def logsumexp(x, /, axis=-1, *, where=None, keepdims=False, out=None):
         Numbers, of the types that `softmax` takes.
     axis : int, tuple of ints or None, default -1
         The axis or axes to sum over; None: all.
+    b : array_like, optional
+        Weights of any size and sign, of the types that `x` may have; broadcasts against `x`. What
+        has the weight 0 doesn't count, whatever it is. Default: all are 1.
     where : array_like of bool, optional
         Which entries to sum over; broadcasts to `x`. The sum over none is 0, its logarithm -inf.
     keepdims : bool, default False
         Whether the result keeps the summed axes, with length 1.
+    return_sign : bool, default False
+        Whether to return the sum's sign, too. Without it the logarithm of a negative sum is NaN.
     out : ndarray, optional
-        Where to write the result: floating-point, of the result's shape.
+        Where to write the logarithm: floating-point, of the result's shape.
 
     Returns
     -------
-    ndarray or scalar
-        In nats, the shape of `x` without `axis`; `out` if that is given.
+    log : ndarray or scalar
+        In nats, the shape of `x` without `axis`; `out` if that is given. In float64 if `x` or `b`
+        is computed in it, but where `b` is a number of Python's, the type is that of `x`.
+    sign : ndarray or scalar
+        Only with `return_sign`: 1, -1, or 0 of a sum that is 0; NaN of one that is NaN. In the same
+        type.
 
     Raises
     ------
     TypeError, ValueError, numpy.exceptions.AxisError
-        As `softmax` does.
+        As `softmax` does, and if `b` is complex, or does not broadcast against `x`.
 
     See Also
     --------
@@ -217,6 +231,10 @@ def logsumexp(x, /, axis=-1, *, where=None, keepdims=False, out=None):
     Nothing overflows on the way: the result is as large as the largest `x`, or a little more. Of an
     empty axis, or of only -inf, it is -inf; of a row with +inf it is +inf, with NaN it is NaN.
 
+    Weights of both signs cancel no more digits than the data do: the error of the sum is about an
+    ULP of :math:`\sum_j |b_j| e^{x_j}`. Where one term is the largest by far, and its weight is 1
+    or -1, also a result close to 0 has its digits. However far apart the weights are, none is lost.
+
     Examples
     --------
     >>> import numpy as np
@@ -225,26 +243,69 @@ def logsumexp(x, /, axis=-1, *, where=None, keepdims=False, out=None):
     np.float64(0.693147)
     >>> logsumexp([[0.0, 0.0], [1.0, -np.inf]])
     array([0.69314718, 1.        ])
+
+    The logarithm of a mean, and of a weighted one:
+
+    >>> x = np.array([1000.0, 1001.0, 1002.0])
+    >>> logsumexp(x, b=1 / 3).round(6)
+    np.float64(1001.308994)
+    >>> w = np.array([0.2, 0.3, 0.5])
+    >>> logsumexp(x, b=w).round(6)
+    np.float64(1001.483996)
+
+    Of a difference of exponentials, :math:`e^{800} - e^{801}`, with its sign:
+
+    >>> log, sign = logsumexp([800.0, 801.0], b=[1, -1], return_sign=True)
+    >>> log.round(6), sign
+    (np.float64(800.541325), np.float64(-1.0))
     """
-    result = kernels.logsumexp(x, axis, where, keepdims, out)
+    result = kernels.logsumexp(x, axis, b, where, keepdims, return_sign, out)
     if result is not None:
         return result
-    if lazily := lazy_functions(x, where):
-        return lazily.logsumexp(x, axis, where, keepdims, out)
+    if lazily := lazy_functions(x, b, where):
+        return lazily.logsumexp(x, axis, b, where, keepdims, return_sign, out)
     x = as_logits(x)
+    if b is not None:
+        x, b = with_weights(x, b)
     axes = normalized_axes(axis, x.ndim)
     shape = shape_of_rows(x, axes, keepdims)
     if out is not None:
         require_out(out, shape)
     mask = as_mask(where, x)
-    result = kernels.logsumexp(x, axes, mask, bool(keepdims), as_out(out))
+    if b is not None and mask is not None:
+        b, mask = np.where(mask, b, b.dtype.type(0)), None
+    return_sign = bool(return_sign)
+    result = kernels.logsumexp(x, axes, b, mask, bool(keepdims), return_sign, as_out(out))
     if result is None:
-        result = along_one_axis(
-            lambda x, mask, axis: kernels.logsumexp(x, axis, mask, False, None),
-            axes, None, x, np.broadcast_to(True if mask is None else mask, x.shape),
-        )  # fmt: skip
+        x, b, mask = (
+            None if one is None else with_one_axis(np.broadcast_to(one, x.shape), axes)
+            for one in (x, b, mask)
+        )
+        result = computed(kernels.logsumexp(x, -1, b, mask, False, return_sign, None))
+        if return_sign:
+            log, sign = (np.reshape(one, shape)[()] for one in result)
+            return delivered(log, out), sign
         return delivered(np.reshape(result, shape)[()], out)
-    return result if out is None else out
+    if out is None:
+        return result
+    return (out, result[1]) if return_sign else out
+
+
+def with_weights(x, b):
+    """`x` and its weights as arrays, `x` in the shape that both have together."""
+    b, is_number = as_logits(b, "b"), type(b) in (float, int, bool)
+    if is_number:    # of Python's, which has no type of its own
+        with quiet():
+            b = b.astype(computed_type(x))
+    if not does_broadcast(b.shape, x.shape):
+        try:
+            shape = np.broadcast_shapes(x.shape, b.shape)
+        except ValueError:
+            raise ValueError(
+                f"b of shape {b.shape} does not broadcast against {x.shape}, the shape of x"
+            ) from None
+        x = np.broadcast_to(x, shape)
+    return x, b
 
 
 def softmax_and_logsumexp(

@@ -222,19 +222,44 @@ hold_softmax, hold_log_softmax = rowwise(hold_probabilities), rowwise(hold_log_p
 
 
 @holding
-def hold_logsumexp(given, limits, x, axis=-1, *, where=None, keepdims=False, out=None):
+def hold_logsumexp(
+    given, limits, x, axis=-1, *, b=None, where=None, keepdims=False, return_sign=False, out=None
+):  # fmt: skip
+    log, sign = given if return_sign else (given, None)
     values = as_numbers(x)
-    shape, axes, computed = values.shape, axes_of(axis, values.ndim), values.dtype
+    computed = values.dtype
+    if b is not None:
+        weights = np.asarray(b)
+        weights = weights.astype(
+            computed if type(b) in (float, int, bool) else computed_type(weights.dtype)
+        )
+        computed = np.promote_types(computed, weights.dtype)
+        values, weights = np.broadcast_arrays(values, weights)
+    shape, axes = values.shape, axes_of(axis, values.ndim)
     row_shape = without(shape, axes)
     if keepdims:
         row_shape = tuple(1 if i in axes else n for i, n in enumerate(shape))
-    hold_shape(given, out, row_shape, computed, may_be_scalar=True)
-    result = Result(given, computed, limits)
+    hold_shape(log, out, row_shape, computed, may_be_scalar=True)
+    result = Result(log, computed, limits)
     where = as_rows(np.broadcast_to(True if where is None else where, shape), axes)
-    rows = Exact(as_rows(values, axes), 1.0, where)
-    totals, right = result.values.reshape(-1), rows.logsumexp
-    kept = rows.defined
+    values, totals = as_rows(values, axes), result.values.reshape(-1)
+    if sign is not None:
+        hold_shape(sign, None, row_shape, computed, may_be_scalar=True)
+        sign = np.asarray(sign).reshape(-1)
+    if b is None:
+        hold_sums(result, totals, sign, Exact(values, 1.0, where))
+    else:
+        weights = np.where(where, as_rows(weights, axes), 0)
+        hold_weighted_sums(result, totals, sign, values, weights)
+    return result.largest
+
+
+def hold_sums(result, totals, signs, rows):
+    right, computed, kept = rows.logsumexp, result.computed, rows.defined
     np.testing.assert_array_equal(totals[~kept], rows.maximum[~kept].astype(totals.dtype))
+    if signs is not None:
+        right_sign = np.where(rows.maximum == -INF, 0, np.where(rows.maximum > -INF, 1, NAN))
+        np.testing.assert_array_equal(signs, right_sign.astype(computed))
     scale = np.maximum(np.abs(rows.maximum), rows.log_sum)
     n = rows.x.shape[1]
     small = kept & ~well_above_underflow(scale, n, computed)
@@ -242,7 +267,67 @@ def hold_logsumexp(given, limits, x, axis=-1, *, where=None, keepdims=False, out
     require(np.abs(totals[small] - right[small]) <= tolerance, "small sums")
     kept &= ~small
     result.hold(totals[kept], right[kept], result.limit("log"), scale[kept], "logsumexp")
-    return result.largest
+
+
+def hold_weighted_sums(result, totals, signs, x, b):
+    rows = WeightedSums(x, b, result.computed)
+    special = ~rows.is_sum
+    if signs is None:
+        require(np.isnan(totals[rows.sign == -1]) | rows.cancels[rows.sign == -1], "negative sums")
+        positive = rows.sign != -1
+    else:
+        positive = np.ones(len(x), bool)
+        np.testing.assert_array_equal(signs[special], rows.sign[special].astype(signs.dtype))
+        clear = rows.is_sum & ~rows.cancels
+        require(signs[clear] == rows.sign[clear], "signs")
+        require(np.isin(signs[rows.is_sum], (-1, 0, 1)), "signs")
+    special &= positive
+    np.testing.assert_array_equal(totals[special], rows.log[special].astype(totals.dtype))
+    kept = rows.is_sum & positive & ~rows.cancels
+    scale = np.maximum(np.abs(rows.log), np.maximum(np.abs(rows.maximum), rows.condition))
+    result.hold(totals[kept], rows.log[kept], result.limit("log"), scale[kept], "weighted sums")
+    # What is left of a weight of 1 or -1 beside others that are small.
+    kept &= rows.is_single
+    scale = np.maximum(np.abs(rows.maximum), rows.others)
+    smallest = scale / np.maximum(rows.largest_weight, 1)
+    kept &= well_above_underflow(smallest, x.shape[1], result.computed)
+    limit = result.limit("log, one class")
+    result.hold(totals[kept], rows.log[kept], limit, scale[kept], "sums of one term")
+
+
+class WeightedSums:
+    """log|sum b e^x| of rows, its sign, and what errors are relative to."""
+
+    def __init__(self, x, b, computed):
+        x, b = x.astype(LONG), b.astype(LONG)
+        counts = b != 0
+        terms = np.where(counts, b * np.where(x == -INF, 0, np.where(x < INF, 1, x)), 0)
+        infinite = np.where(np.isfinite(terms), 0, terms).sum(-1)
+        self.maximum = np.where(counts, x, -INF).max(-1, initial=-INF)
+        self.log, self.sign = np.abs(infinite), np.sign(infinite)
+        is_nothing = (infinite == 0) & (self.maximum == -INF)
+        self.log[is_nothing] = -INF
+        self.is_sum = (infinite == 0) & ~is_nothing
+        maximum = np.where(self.is_sum, self.maximum, 0)[:, None]
+        b = np.where(counts & self.is_sum[:, None], b, 0)
+        is_largest = x == maximum
+        others = np.where(is_largest | (b == 0), 0, b * np.exp(x - maximum))
+        largest = np.where(is_largest, b, 0).sum(-1)
+        total = largest + others.sum(-1)
+        sign = np.where(total < 0, -1, 1)
+        # Where it is close to 1, its distance from that.
+        apart = (sign * largest - 1) + sign * others.sum(-1)
+        log = np.where(np.abs(apart) < 0.5, np.log1p(apart), np.log(np.abs(total)))
+        self.log = np.where(self.is_sum, maximum[:, 0] + log, self.log)
+        self.sign = np.where(self.is_sum, np.sign(total), self.sign)
+        self.others = np.abs(others).sum(-1)
+        sizes = self.others + np.where(is_largest, np.abs(b), 0).sum(-1)
+        self.condition = sizes / np.abs(total)
+        self.is_single = (np.abs(largest) == 1) & (np.where(is_largest, b != 0, False).sum(-1) == 1)
+        self.is_single &= self.others < 0.25
+        self.largest_weight = np.abs(b).max(-1, initial=0)
+        # Rows in which hardly a digit is left.
+        self.cancels = self.is_sum & ~(self.condition * EPS[computed] < 0.02)
 
 
 @holding
@@ -294,7 +379,8 @@ def hold_entropy(given, limits, logits, axis=-1, *, temperature=1.0, where=None)
     rows = Exact(as_rows(values, axes), of_rows(temperature, shape, axes), where)
     kept, is_empty = rows.defined, ~where.any(-1)
     require(entropies[is_empty] == 0, "the entropy of a row without classes")
-    require(np.isnan(entropies) == ~(kept | is_empty), "NaN in rows without a softmax and nowhere else")
+    is_nan = ~(kept | is_empty)
+    require(np.isnan(entropies) == is_nan, "NaN in rows without a softmax and nowhere else")
     p, log_p = rows.softmax[kept], rows.log_softmax[kept]
     right = -(p * np.where(p > 0, log_p, 0)).sum(-1)
     entropies = entropies[kept]

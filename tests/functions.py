@@ -48,7 +48,7 @@ FUNCTIONS = {
     function.name: function for function in (
         Function("softmax", out=LOGITS),
         Function("log_softmax", out=LOGITS),
-        Function("logsumexp", out=ROWS),
+        Function("logsumexp", out=ROWS, is_out_first=True),
         Function("softmax_and_logsumexp", out=LOGITS, is_out_first=True),
         Function("entropy"),
         Function("cross_entropy", axes="one"),
@@ -178,6 +178,9 @@ CALLS = {
         *rowwise("log_softmax"),
         ("logsumexp", ("logits",)),
         ("logsumexp, mask", ("logits",), MASKED),
+        ("logsumexp, b", ("logits",), {"b": "b"}),
+        ("logsumexp, b, sign", ("logits",), {"b": "b"}, {"return_sign": True}),
+        ("logsumexp, b, mask, sign", ("logits",), {"b": "b"} | MASKED, {"return_sign": True}),
         *rowwise("softmax_and_logsumexp"),
         *losses("cross_entropy"),
         *losses("cross_entropy_value_and_grad"),
@@ -207,6 +210,7 @@ MANY_LOGITS = 3 * NORMAL + np.where(RNG.random(NUMBERS) < 0.003, 400, 0)
 SHARES = RNG.random(NUMBERS)
 LOG_SHARES, WEIGHTS = np.log(SHARES), SHARES + 0.5
 MASK = RNG.random(NUMBERS) < 0.8
+B = np.where(MASK, NORMAL + 0.3, 0)
 TEMPERATURES = RNG.choice([1, 1, 0.7, 3.3, 0, INF], size=NUMBERS)
 ORDINARY_TEMPERATURES = RNG.uniform(0.3, 5, size=NUMBERS)
 
@@ -234,6 +238,7 @@ def operands_of(names, shape, dtype, axis=-1, extreme_temperatures=False):
         "chances": lambda: part(SHARES, shape, dtype),
         "weight_of_each": lambda: part(SHARES, shape, dtype),
         "pos_weight": lambda: part(WEIGHTS, shape[-1:], dtype),
+        "b": lambda: part(B, shape, dtype),
         "mask": lambda: part(MASK, shape),
         "temperature": lambda: part(temperatures, rows),
         "indices": indices if classes else lambda: np.full(rows, -100),
@@ -255,6 +260,18 @@ GRADIENTS = [
     lambda rng, n: rng.choice([-1, 1], size=n) + 1e-6 * rng.normal(size=n),
     lambda rng, n: 1e30 * rng.normal(size=n),
     lambda rng, n: 1e-20 * rng.normal(size=n),
+    lambda rng, n: np.zeros(n),
+]
+SUMMANDS = [
+    lambda rng, n: np.ones(n),
+    lambda rng, n: rng.normal(size=n),
+    lambda rng, n: rng.choice([-1, 0, 1], size=n),
+    lambda rng, n: rng.choice([-1, 1]) * rng.random(n),
+    lambda rng, n: rng.normal(size=n) * 10 ** rng.uniform(-30, 30, size=n),
+    lambda rng, n: 10 ** rng.uniform(-3, 3, size=n),
+    lambda rng, n: np.full(n, rng.choice([-1, 1e30, 1 / n])),
+    lambda rng, n: np.where(rng.random(n) < 0.1, 1, 1e-20),
+    lambda rng, n: (rng.random(n) < 0.5) * rng.normal(size=n),
     lambda rng, n: np.zeros(n),
 ]
 CHANCES = [
@@ -334,6 +351,7 @@ def operands_of_rows(names, x, temperatures=(1.0,), special=False):
         "chances": lambda: in_turn(CHANCES, rng, count, n).astype(dtype),
         "weight_of_each": lambda: some(-1, 1, (count, n)),
         "pos_weight": lambda: some(-1, 1, (count, n)),
+        "b": lambda: with_special(in_turn(SUMMANDS, rng, count, n).astype(dtype)),
         "mask": lambda: masks(count, n),
         "temperature": lambda: rng.choice(temperatures, size=count),
         "indices": indices,

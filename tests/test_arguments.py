@@ -86,7 +86,18 @@ def wrong_where(function, shape):
     if "target" in function.parameters:    # whose shape would be wrong, too
         return
     x = np.ones((1, n), np.float32)    # is not made larger
-    yield {function.parameters[0]: x, "where": np.ones(shape, bool)}, ValueError, mentioning("where", shape, (1, n))
+    message = mentioning("where", shape, (1, n))
+    yield {function.parameters[0]: x, "where": np.ones(shape, bool)}, ValueError, message
+
+
+def wrong_b(function, shape):
+    for dtype in NO_NUMBERS:
+        yield {"b": np.zeros(shape, dtype)}, TypeError, "^b must be float32 or float64, or .*got"
+    for number in ("1", 1j, 10**400):
+        yield {"b": number}, TypeError, "^b must be .*got"
+    rows, n = shape
+    for other in ((n, rows), (n + 1,), (rows, n - 1), (2, rows + 1, n), (0, n)):
+        yield {"b": np.ones(other)}, ValueError, mentioning("b of shape", other, "against", shape)
 
 
 def wrong_out(function, shape):
@@ -204,7 +215,8 @@ def wrong_indices(function, shape):
 
 
 WRONG = {
-    "axis": wrong_axis, "temperature": wrong_temperature, "where": wrong_where, "out": wrong_out,
+    "axis": wrong_axis, "b": wrong_b, "temperature": wrong_temperature, "where": wrong_where,
+    "out": wrong_out,
     "reduction": wrong_reduction, "label_smoothing": wrong_label_smoothing, "weight": wrong_weight,
     "ignore_index": wrong_ignore_index, "pos_weight": wrong_pos_weight,
     "sample_weight": wrong_sample_weight, "target": wrong_target,
@@ -221,7 +233,7 @@ OUTS = {
 }
 CASES = [
     (function, parameter) for function in FUNCTIONS.values() for parameter in function.parameters
-    if parameter != "keepdims"
+    if parameter not in ("keepdims", "return_sign")
 ]  # fmt: skip
 
 

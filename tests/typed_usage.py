@@ -104,8 +104,24 @@ def without_an_axis() -> None:
     assert_type(both(SINGLE, where=BOOL), tuple[NDArray[np.float32], NDArray[np.float32] | Any])
     assert_type(both(INT, out=HALF.copy()), tuple[NDArray[np.float16], NDArray[Any] | Any])
     number: float = float(cs.logsumexp([1.0, 2.0]))
+    assert_type(cs.logsumexp(DOUBLE, b=SINGLE), NDArray[np.float64] | Any)
+    assert_type(cs.logsumexp(SINGLE, b=DOUBLE), NDArray[np.float64] | Any)
+    assert_type(cs.logsumexp(SINGLE, b=INDICES), NDArray[np.float64] | Any)
+    assert_type(cs.logsumexp(SINGLE, b=np.float64(2)), NDArray[np.float64] | Any)
+    assert_type(cs.logsumexp(SINGLE, b=0.5), NDArray[np.float32] | Any)
+    assert_type(cs.logsumexp(SINGLE, b=BOOL), NDArray[np.float32] | Any)
+    assert_type(cs.logsumexp(SINGLE, b=OnlyArray()), NDArray[Any] | Any)
     array: NDArray[np.float64] = cs.logsumexp(DOUBLE)
     assert number > array[0]
+
+
+def signs() -> None:
+    of_double = cs.logsumexp(DOUBLE, b=SINGLE, return_sign=True)
+    assert_type(of_double, tuple[NDArray[np.float64] | Any, NDArray[np.float64] | Any])
+    of_single = cs.logsumexp(SINGLE, axis=None, b=-1, return_sign=True)
+    assert_type(of_single, tuple[NDArray[np.float32] | Any, NDArray[np.float32] | Any])
+    rounded = cs.logsumexp(DOUBLE, b=DOUBLE, return_sign=True, out=SINGLE[0].copy())
+    assert_type(rounded, tuple[NDArray[np.float32], NDArray[Any] | Any])
 
 
 def losses() -> None:
@@ -173,6 +189,8 @@ def lazy() -> None:
     reduction: Literal["mean", "none"] = "mean"
     assert_type(cs.softmax(x, temperature=cs.entropy(x)), da.Array)
     assert_type(cs.logsumexp(x), da.Array)
+    assert_type(cs.logsumexp(DOUBLE, b=x), da.Array)
+    assert_type(cs.logsumexp(x, b=2, return_sign=True), tuple[da.Array, da.Array])
     assert_type(cs.cross_entropy(x, x, reduction=reduction), da.Array)
     assert_type(cs.cross_entropy_value_and_grad(x, x), tuple[da.Array, da.Array])
     assert_type(cs.cross_entropy_grad_and_hess(x, x), tuple[da.Array, da.Array])
@@ -208,6 +226,8 @@ REFUSED = [
     lambda: cs.softmax(DOUBLE, out=LIST),  # type: ignore
     lambda: cs.logsumexp(DOUBLE, temperature=2.0),  # type: ignore
     lambda: cs.logsumexp(DOUBLE, out=COMPLEX[:, 0]),  # type: ignore
+    lambda: cs.logsumexp(DOUBLE, b=COMPLEX),  # type: ignore
+    lambda: cs.logsumexp(a=DOUBLE),  # type: ignore
     lambda: cs.cross_entropy(logits=DOUBLE, target=INDICES),  # type: ignore
     lambda: cs.cross_entropy(DOUBLE, target=INDICES),  # type: ignore
     lambda: cs.cross_entropy(DOUBLE, COMPLEX),  # type: ignore

@@ -113,6 +113,19 @@ cdef inline void transpose(
         r += 4
 
 
+cdef inline void fill(
+    const char *x, npy_intp x_step, char *y, npy_intp y_step, npy_intp count, npy_intp n,
+    floating type_tag
+) noexcept nogil:
+    """Of each number n, side by side."""
+    cdef floating number
+    cdef npy_intp i, k
+    for i in range(count):
+        number = at[floating](x, i * x_step, 0)[0]
+        for k in range(n):
+            at[floating](y, i * y_step, 0)[k] = number
+
+
 cdef inline void copy_rows(
     const char *x, npy_intp x_row_step, npy_intp x_step, char *y, npy_intp y_row_step,
     npy_intp y_step, npy_intp rows, npy_intp n, floating type_tag
@@ -124,6 +137,10 @@ cdef inline void copy_rows(
     if x_row_step == size and y_row_step == size:
         for i in range(n):
             copy_numbers(at[floating](x, i * x_step, 0), at[floating](y, i * y_step, 0), rows)
+    elif x_row_step == 0 and y_row_step == size:
+        fill[floating](x, x_step, y, y_step, n, rows, 0)
+    elif x_step == 0 and y_step == size:
+        fill[floating](x, x_row_step, y, y_row_step, rows, n, 0)
     elif is_large and x_step == size and y_row_step == size:
         transpose[floating](
             x, x_row_step, size, x_row_step, y, size, y_step, y_step, rows, n, 0

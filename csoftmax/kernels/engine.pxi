@@ -17,24 +17,28 @@ from csoftmax.kernels.arithmetic cimport (
     exp_dd, from_double, largest_unshifted, power_of_two, two_sum,
 )
 from csoftmax.kernels.copies cimport FEW, copy_masked, copy_rows
-from csoftmax.kernels.formulas cimport WeightedSums, from_higher, is_finite, sum_of_exponentials
+from csoftmax.kernels.formulas cimport (
+    WeightedSums, from_higher, is_finite, log_of_sum, sum_of_exponentials, with_sign,
+)
 from csoftmax.kernels.functions cimport (
-    set_entropy, set_hessian, set_log_softmax, set_logsumexp, set_loss, set_softmax, set_vjp,
-    smallest_others, sum_of_row, take_largest_out, use_sums_of_others, weighted_sums_of_row,
+    UNKNOWN_SIGN, set_entropy, set_hessian, set_log_softmax, set_logsumexp, set_loss, set_softmax,
+    set_vjp, set_weighted_logsumexp, smallest_others, sum_of_row, take_largest_out,
+    use_sums_of_others, weighted_sums_of_row,
 )
 from csoftmax.kernels.lanes cimport LANE_BYTES, whole_lanes
 from csoftmax.kernels.passes cimport (
     BY_EXPONENTIALS, BY_OFFSETS, BY_TARGETS, COLUMNS, GRADS, GRADS_OF_OFFSETS, HESSIANS,
     LOG_PROBABILITIES, LOG_PROBABILITY_GRADS, LOG_SOFTMAX_VJPS, MAX_ROWS, NOTHING_WEIGHED,
-    NO_VALUES, OTHERS, OTHERS_KEPT, PROBABILITIES, PROBABILITY_GRADS, ROWS, SOFTMAX_VJPS, Layout,
-    Tile, Values, View, Weighing, find_maxima_of_columns, find_maxima_of_rows, in_type_of, lanes_of,
-    prefetch, set_params, sum_exponentials, weigh, write,
+    NO_VALUES, OTHERS, OTHERS_KEPT, PROBABILITIES, PROBABILITY_GRADS, ROWS, SOFTMAX_VJPS,
+    WEIGHTED_EXPONENTIALS, Layout, Tile, Values, View, Weighing, find_maxima_of_columns,
+    find_maxima_of_rows, has_companion, in_type_of, lanes_of, prefetch, set_params,
+    sum_exponentials, weigh, write,
 )
 from csoftmax.kernels.plan cimport (
     CLASS_LOSS, COMPANION, ENTROPY, HESSIAN, INDEX_LOSS, LOGITS, LOGSUMEXP, LOG_SOFTMAX,
-    LOG_SOFTMAX_VJP, MASK, NLL_LOSS, OF_CLASSES, RESULT, ROLES, ROW_RESULT, SOFTMAX,
-    SOFTMAX_AND_LOGSUMEXP, SOFTMAX_VJP, TARGET, TARGETS_LOSS, TEMPERATURE, WEIGHT, Function, Plan,
-    locate,
+    LOG_SOFTMAX_VJP, MASK, NLL_LOSS, OF_CLASSES, RESULT, ROLES, ROW_RESULT, SIGN, SOFTMAX,
+    SOFTMAX_AND_LOGSUMEXP, SOFTMAX_VJP, TARGET, TARGETS_LOSS, TEMPERATURE, WEIGHT,
+    WEIGHTED_LOGSUMEXP, Function, Plan, locate,
 )
 from csoftmax.kernels.stops cimport NUMBERS_PER_SHARE, is_stopped, must_stop, scratch_memory
 from csoftmax.kernels.threads cimport Work, share, threads_for
@@ -156,6 +160,8 @@ cdef inline Weighing weighing_of(Function function) noexcept nogil:
         return BY_OFFSETS
     if function == ENTROPY:
         return BY_EXPONENTIALS
+    if function == WEIGHTED_LOGSUMEXP:
+        return WEIGHTED_EXPONENTIALS
     if function == SOFTMAX_VJP:
         return PROBABILITY_GRADS
     return LOG_PROBABILITY_GRADS if function == LOG_SOFTMAX_VJP else NOTHING_WEIGHED
@@ -315,6 +321,13 @@ cdef inline void find_parts(
     block.count = count
 
 
+cdef inline bint is_broadcast(const Job *job, int role) noexcept nogil:
+    """Weights that rows have in common, or one weight, may go to columns that need no other copy."""
+    return job.weighing == WEIGHTED_EXPONENTIALS and role == COMPANION and (
+        job.plan.strides[0][COMPANION] == 0
+    )
+
+
 cdef inline bint lies_right(const Job *job, int role, npy_intp size) noexcept nogil:
     """Whether the passes can take an operand where it is."""
     if job.path == COPIED_COLUMNS:
@@ -322,7 +335,7 @@ cdef inline bint lies_right(const Job *job, int role, npy_intp size) noexcept no
     if role == LOGITS and (is_masked(job) or job.has_extremes):
         return False
     if job.path == DIRECT_COLUMNS:
-        return True
+        return not is_broadcast(job, role)
     return job.plan.stride[role] == size and job.plan.strides[0][role] % size == 0
 
 
@@ -417,7 +430,7 @@ cdef inline void load_operands(
         else (first + classes) * job.plan.stride[LOGITS]
     )
     rows.companion = rows.logits
-    if job.weighing == BY_TARGETS or is_vjp(job):
+    if has_companion(job.weighing):
         rows.companion = loaded[floating](job, block, COMPANION, 1, first, classes, copies, 0)
     if job.values == NO_VALUES:
         rows.result = view_of_copy[floating](job, copies, 2, block.rows, classes, 0)
@@ -594,6 +607,7 @@ cdef inline void gather_operands(
     for row in range(tile.rows, tile.padded):    # for loops over whole vectors of rows
         tile.temperature[row] = tile.scale[row] = 1.0
         tile.weight[row] = tile.class_weight[row] = 1.0
+        tile.largest_weight[row] = 0.0
         tile.maximum[row] = tile.target_logit[row] = 0.0
         tile.sum_hi[row] = 2.0
         tile.sum_lo[row] = 0.0
@@ -630,12 +644,21 @@ cdef inline double result_of_nothing(const Job *job, const Tile *tile, npy_intp 
     return weights * INFINITY if is_loss(job) and weights != 0 else 0
 
 
+cdef inline double sign_of_row(const Job *job, double result, double sign) noexcept nogil:
+    """Of the sum whose logarithm this is."""
+    if result != result:
+        return NAN
+    if result == -INFINITY:
+        return 0
+    return sign if job.weighing == WEIGHTED_EXPONENTIALS else 1
+
+
 cdef inline void scatter_results(
     const Job *job, const Block *block, npy_intp begin, const Tile *tile, floating type_tag
 ) noexcept nogil:
     """NaN is one NaN: which one an operation keeps depends on the copy that was made of a loop."""
     cdef const Part *part
-    cdef double result
+    cdef double result, sign
     cdef npy_intp p, r, stride = job.plan.strides[0][ROW_RESULT]
     for p in range(block.count):
         part = block.parts + p
@@ -648,6 +671,13 @@ cdef inline void scatter_results(
                 result *= tile.weight[r - begin]
                 if tile.target[r - begin] < 0:
                     result = 0
+            sign = sign_of_row(job, result, tile.row_sign[r - begin])
+            if job.plan.data[SIGN] != NULL:
+                (<floating *> (
+                    part.places[SIGN] + (r - part.first) * job.plan.strides[0][SIGN]
+                ))[0] = <floating> sign
+            elif sign < 0:
+                result = NAN
             if result != result:
                 result = NAN
             (<floating *> (part.places[ROW_RESULT] + (r - part.first) * stride))[0] = (
@@ -660,9 +690,16 @@ cdef inline void scatter_results(
 
 cdef void find_maxima_of(Tile *tile, Layout layout, floating type_tag) noexcept nogil:
     if layout == ROWS:
-        find_maxima_of_rows[floating](tile, 0)
+        find_maxima_of_rows[floating](tile, False, 0)
     else:
-        find_maxima_of_columns[floating](tile, 0)
+        find_maxima_of_columns[floating](tile, False, 0)
+
+
+cdef void find_weighted_maxima_of(Tile *tile, Layout layout, floating type_tag) noexcept nogil:
+    if layout == ROWS:
+        find_maxima_of_rows[floating](tile, True, 0)
+    else:
+        find_maxima_of_columns[floating](tile, True, 0)
 
 
 cdef void set_params_of(Tile *tile, bint are_all_needed, floating type_tag) noexcept nogil:
@@ -718,6 +755,10 @@ cdef inline void weigh_in(
         weigh[floating](tile, layout, LOG_PROBABILITY_GRADS, PLAIN, 0)
     elif weighing == OTHERS_KEPT:
         weigh[floating](tile, layout, OTHERS_KEPT, PLAIN, 0)
+    elif weighing == WEIGHTED_EXPONENTIALS and tile.kind == PLAIN:
+        weigh[floating](tile, layout, WEIGHTED_EXPONENTIALS, PLAIN, 0)
+    elif weighing == WEIGHTED_EXPONENTIALS:
+        weigh[floating](tile, layout, WEIGHTED_EXPONENTIALS, GENERAL, 0)
     elif tile.kind == PLAIN:
         weigh[floating](tile, layout, OTHERS, PLAIN, 0)
     else:
@@ -776,6 +817,11 @@ cdef void sum_tile(const Job *job, Tile *tile, floating type_tag) noexcept nogil
     if is_vjp(job):
         weigh_of[floating](tile, job.layout, job.weighing, 0)
         return
+    if job.weighing == WEIGHTED_EXPONENTIALS:
+        find_weighted_maxima_of[floating](tile, job.layout, 0)
+        set_params_of[floating](tile, True, 0)
+        weigh_of[floating](tile, job.layout, WEIGHTED_EXPONENTIALS, 0)
+        return
     find_maxima_of[floating](tile, job.layout, 0)
     look_for_nan[floating](tile, 0)
     # A chunk is put together with others in its own units.
@@ -802,7 +848,115 @@ cdef void sum_tile(const Job *job, Tile *tile, floating type_tag) noexcept nogil
         weigh_of[floating](tile, job.layout, BY_EXPONENTIALS, 0)
 
 
-cdef void finish_tile(const Job *job, Tile *tile, floating type_tag) noexcept nogil:
+# Weighted sums whose terms differ by more than the type's range. Each has a power of two apart from
+# its digits.
+
+cdef inline double exp_of_sign(double x) noexcept nogil:
+    """As large as what matters of exp(x) beside a weight: 0, infinite, NaN, or else 1."""
+    return 0.0 if x == -INFINITY else 1.0 if x < INFINITY else x
+
+
+cdef inline double term_apart(
+    double x, double weight, double maximum, DoubleDouble *digits
+) noexcept nogil:
+    """The power of weight exp(x - maximum). What is 10000 below the maximum can't count beside it,
+    whatever weights they have."""
+    cdef DoubleDouble apart = two_sum(x, -maximum)
+    cdef double k
+    cdef int power
+    digits[0] = from_double(0)
+    if not apart.hi > -10000:
+        return -INFINITY
+    k = rint(apart.hi * LOG2_E)
+    digits[0] = dd_mul[double](
+        from_double(frexp(weight, &power)),
+        exp_dd[double](
+            (exact_fma(-LN2_HI_DOUBLE, k, apart.hi) - LN2_LO_DOUBLE * k) + apart.lo, 0
+        ), 0,
+    )
+    return k + power
+
+
+cdef inline DoubleDouble log_apart(DoubleDouble sum, double power, double maximum) noexcept nogil:
+    """log(sum 2^power) + maximum."""
+    cdef DoubleDouble of_power = from_double(0)
+    if fabs(power) < 900:    # so that a sum that is close to 1 is seen
+        sum.hi = ldexp(sum.hi, <int> power)
+        sum.lo = ldexp(sum.lo, <int> power)
+    else:
+        of_power.hi = power * LN2_HI_DOUBLE
+        of_power.lo = power * LN2_LO_DOUBLE
+    return dd_add[double](
+        dd_add[double](from_double(maximum), of_power, 0),
+        log_of_sum[double](sum, from_double(0), 0), 0,
+    )
+
+
+cdef void sum_row_apart(
+    const char *x, npy_intp x_stride, const char *weights, npy_intp w_stride, npy_intp n,
+    double *result, double *sign, floating type_tag
+) noexcept nogil:
+    cdef double maximum = -INFINITY, infinite = 0, power = -INFINITY, number, weight, of_term
+    cdef DoubleDouble sum = from_double(0), digits
+    cdef npy_intp i
+    for i in range(n):
+        number = (<const floating *> (x + i * x_stride))[0]
+        weight = (<const floating *> (weights + i * w_stride))[0]
+        if weight == 0:
+            continue
+        of_term = weight * exp_of_sign(number)
+        if not is_finite(of_term):
+            infinite += of_term    # NaN once there are infinities of both signs
+        maximum = max(maximum, number)
+    result[0] = fabs(infinite) if infinite != 0 else -INFINITY
+    sign[0] = 1 if infinite > 0 else -1
+    if infinite != 0 or maximum == -INFINITY:
+        return
+    for i in range(n):
+        weight = (<const floating *> (weights + i * w_stride))[0]
+        if weight != 0:
+            number = (<const floating *> (x + i * x_stride))[0]
+            power = max(power, term_apart(number, weight, maximum, &digits))
+    for i in range(n):
+        weight = (<const floating *> (weights + i * w_stride))[0]
+        if weight == 0:
+            continue
+        number = (<const floating *> (x + i * x_stride))[0]
+        of_term = term_apart(number, weight, maximum, &digits)
+        if of_term - power > -3000:
+            sum = dd_add[double](sum, from_double(ldexp(digits.hi, <int> (of_term - power))), 0)
+            sum.lo += ldexp(digits.lo, <int> (of_term - power))
+    sum = two_sum(sum.hi, sum.lo)
+    if sum.hi == 0:
+        return
+    sign[0] = 1 if sum.hi > 0 else -1
+    sum = log_apart(with_sign(sum, sign[0]), power, maximum)
+    result[0] = sum.hi + sum.lo
+
+
+cdef void sum_rows_apart(
+    const Job *job, const Block *block, npy_intp begin, Tile *tile, floating type_tag
+) noexcept nogil:
+    """Those that have no sign yet."""
+    cdef const Plan *plan = job.plan
+    cdef const Part *part
+    cdef npy_intp p, r
+    for p in range(block.count):
+        part = block.parts + p
+        for r in range(max(begin, part.first), min(begin + tile.rows, part.first + part.rows)):
+            if tile.row_sign[r - begin] == UNKNOWN_SIGN:
+                sum_row_apart[floating](
+                    part.places[LOGITS] + (r - part.first) * plan.strides[0][LOGITS],
+                    plan.stride[LOGITS],
+                    part.places[COMPANION] + (r - part.first) * plan.strides[0][COMPANION],
+                    plan.stride[COMPANION], plan.n, tile.row_result + r - begin,
+                    tile.row_sign + r - begin, 0,
+                )
+
+
+cdef void finish_tile(
+    const Job *job, const Block *block, npy_intp begin, Tile *tile, floating type_tag
+) noexcept nogil:
     cdef Function function = job.operation.function
     if function == SOFTMAX:
         set_softmax[floating](tile, False, 0)
@@ -813,6 +967,11 @@ cdef void finish_tile(const Job *job, Tile *tile, floating type_tag) noexcept no
     elif function == SOFTMAX_AND_LOGSUMEXP:
         set_softmax[floating](tile, True, 0)
         set_logsumexp[floating](tile, True, 0)
+        if job.has_extremes:
+            add_given_maxima[floating](job, block, begin, tile, 0)
+    elif function == WEIGHTED_LOGSUMEXP:
+        if set_weighted_logsumexp[floating](tile, job.plan.n, 0):
+            sum_rows_apart[floating](job, block, begin, tile, 0)
     elif function == ENTROPY:
         set_entropy[floating](tile, 0)
     elif is_vjp(job):
@@ -1084,9 +1243,7 @@ cdef void compute_rows(
         if has_indices(job):
             gather_target_logits[floating](job, &tile, 0)
         sum_tile[floating](job, &tile, 0)
-        finish_tile[floating](job, &tile, 0)
-        if job.has_extremes and job.operation.function == SOFTMAX_AND_LOGSUMEXP:
-            add_given_maxima[floating](job, block, begin, &tile, 0)
+        finish_tile[floating](job, block, begin, &tile, 0)
         write_tile[floating](job, &tile, 0)
         mend_rows[floating](job, block, begin, &tile, 0, 0)
         if job.plan.data[ROW_RESULT] != NULL:
@@ -1105,6 +1262,7 @@ cdef struct Chunk:
     double shift
     double power
     double residue
+    double largest_weight
     DoubleDouble sum
     WeightedSums weighted
     DoubleDouble ratio     # a unit of its exponentials is ratio 2^ratio_power of the whole row's
@@ -1173,6 +1331,7 @@ cdef void sum_chunks(
         chunk.shift = in_type_of[floating](tile.shift, 0)[0]
         chunk.power = tile.power[0]
         chunk.residue = tile.residue[0]
+        chunk.largest_weight = tile.largest_weight[0]
         chunk.sum = sum_of_row(&tile, 0)
         chunk.ratio = from_double(0)
         chunk.ratio_power = -3000
@@ -1209,6 +1368,44 @@ cdef inline double reference_of(const Chunk *chunk) noexcept nogil:
     return chunk.maximum if is_finite(chunk.maximum) else 0
 
 
+cdef void combine_weighted_chunks(LongRow *all, floating type_tag) noexcept nogil:
+    """The largest exponentials of a chunk are the row's, or among its others."""
+    cdef Tile *whole = all.whole
+    cdef WeightedSums sums
+    cdef DoubleDouble others
+    cdef Chunk *chunk
+    cdef bint has_nan = False
+    cdef npy_intp c
+    whole.maximum[0] = -INFINITY
+    whole.largest_weight[0] = 0
+    for c in range(all.count):
+        chunk = all.chunks + c
+        has_nan |= chunk.maximum != chunk.maximum
+        has_nan |= chunk.weighted.distances.hi != chunk.weighted.distances.hi
+        whole.maximum[0] = max(whole.maximum[0], chunk.maximum)
+        whole.largest_weight[0] = max(whole.largest_weight[0], chunk.largest_weight)
+    if has_nan:
+        whole.maximum[0] = NAN
+    set_params_of[floating](whole, True, 0)
+    sums.weights = sums.distances = from_double(0)
+    for c in range(all.count):
+        chunk = all.chunks + c
+        if not (is_finite(whole.maximum[0]) and is_finite(chunk.maximum)):
+            continue
+        set_ratio[floating](chunk, whole, 0)
+        others = chunk.weighted.distances
+        if chunk.maximum == whole.maximum[0]:
+            sums.weights = dd_add[double](sums.weights, chunk.weighted.weights, 0)
+        else:
+            others = dd_add[double](
+                dd_mul[double](chunk.weighted.weights, exp_dd[double](chunk.residue, 0), 0),
+                others, 0,
+            )
+        sums.distances = dd_add[double](sums.distances, in_units_of_row(chunk, others), 0)
+    whole.weights_hi[0], whole.weights_lo[0] = sums.weights.hi, sums.weights.lo
+    whole.distances_hi[0], whole.distances_lo[0] = sums.distances.hi, sums.distances.lo
+
+
 cdef void combine_chunks(LongRow *all, floating type_tag) noexcept nogil:
     """The sums of the row that the chunks make, and their ratios to it."""
     cdef const Job *job = all.job
@@ -1220,6 +1417,9 @@ cdef void combine_chunks(LongRow *all, floating type_tag) noexcept nogil:
     cdef bint has_nan = False, is_largest_out = False
     cdef npy_intp c
     weighted.weights = weighted.distances = from_double(0)
+    if job.weighing == WEIGHTED_EXPONENTIALS:
+        combine_weighted_chunks[floating](all, 0)
+        return
     if is_vjp(job):
         for c in range(all.count):
             weighted.distances = dd_add[double](
@@ -1379,9 +1579,7 @@ cdef void compute_long_row(
         whole.target_logit[0] = target_logit
     share(<Work> sum_chunks[floating], &all, all.count, 1, plan.n, job.threads_of_row)
     combine_chunks[floating](&all, 0)
-    finish_tile[floating](job, whole, 0)
-    if job.has_extremes and job.operation.function == SOFTMAX_AND_LOGSUMEXP:
-        add_given_maxima[floating](job, block, 0, whole, 0)
+    finish_tile[floating](job, block, 0, whole, 0)
     if plan.data[ROW_RESULT] != NULL:
         scatter_results[floating](job, block, 0, whole, 0)
     if job.values != NO_VALUES:
@@ -1440,6 +1638,8 @@ cdef inline bint are_side_by_side(const Job *job, npy_intp size) noexcept nogil:
     for role in range(OF_CLASSES):
         if plan.data[role] == NULL:
             continue
+        if is_broadcast(job, role):
+            continue
         if plan.strides[0][role] != size or plan.stride[role] % size:
             return False
     return True
@@ -1464,7 +1664,7 @@ cdef inline npy_intp rows_of_tile(const Job *job, floating type_tag) noexcept no
         bytes = COPY_BYTES if job.is_in_cache else COPY_BYTES_FROM_MEMORY
         return max(lanes, min(rows, bytes // LANE_BYTES // job.plan.n * lanes))
     if job.path == DIRECT_COLUMNS and (
-        is_masked(job) or job.weighing == BY_EXPONENTIALS
+        is_masked(job) or job.weighing == BY_EXPONENTIALS or is_broadcast(job, COMPANION)
     ):    # which have copies
         return max(lanes, min(rows, CACHE_BYTES // row_bytes // lanes * lanes))
     return rows

@@ -26,7 +26,7 @@ from numpy cimport (
 from csoftmax.kernels.arithmetic cimport (
     PLAIN, DoubleDouble, ExpParams, exp_params, exponential, from_double, log_1p,
 )
-from csoftmax.kernels.copies cimport at, widen
+from csoftmax.kernels.copies cimport widen
 from csoftmax.kernels.elementwise cimport over_numbers, sum_of_numbers
 from csoftmax.kernels.environment cimport (
     CSOFTMAX_COMPILER, FE_ALL_EXCEPT, Environment, enter_environment, feclearexcept, fetestexcept,
@@ -38,13 +38,13 @@ from csoftmax.kernels.memory cimport CSOFTMAX_KEEPS_MEMORY, keep_limit, new_resu
 from csoftmax.kernels.plan cimport (
     BINARY_CROSS_ENTROPY, CLASS_LOSS, COMPANION, ENTROPY, HESSIAN, INDEX_LOSS, LOGITS, LOGSUMEXP,
     LOG_SOFTMAX, LOG_SOFTMAX_VJP, MASK, NLL_LOSS, POS_WEIGHT, RESULT, ROLES, ROW_RESULT, SIGMOID,
-    SOFTMAX, SOFTMAX_AND_LOGSUMEXP, SOFTMAX_VJP, TARGET, TARGETS_LOSS, TEMPERATURE, WEIGHT, Axes,
-    Function, Plan, collapse, set_operand, start_plan,
+    SIGN, SOFTMAX, SOFTMAX_AND_LOGSUMEXP, SOFTMAX_VJP, TARGET, TARGETS_LOSS, TEMPERATURE, WEIGHT,
+    WEIGHTED_LOGSUMEXP, Axes, Function, Plan, collapse, set_operand, start_plan,
 )
 from csoftmax.kernels.stops cimport raise_if_stopped
 from csoftmax.kernels.threads cimport (
     CSOFTMAX_OPENMP, NUMBERS_PER_THREAD, always, calls_helped, helper_count, helpers_pay,
-    openmp_limit, set_up_threads, share, thread_limit, thread_limit_here, threads_of_call,
+    openmp_limit, set_up_threads, thread_limit, thread_limit_here, threads_of_call,
 )
 
 import numpy as np
@@ -369,10 +369,10 @@ cdef ndarray room_for(Call *call, int role, object out, object given):
     Without `out` that is a new array, or the copy that the given logits were converted to. Else it
     is `out` itself, or a new array in the order of `out`: bits depend on how rows lie.
     """
-    cdef bint is_of_rows = role == ROW_RESULT
-    cdef bint has_log = call.operation.function in (LOGSUMEXP, SOFTMAX_AND_LOGSUMEXP)
+    cdef bint is_of_rows = role == ROW_RESULT or role == SIGN
     cdef Axes *axes = &call.row_axes if is_of_rows else &call.axes
     cdef ndarray room
+    cdef bint is_log
     call.is_refused |= out is not None and not (
         PyArray_CheckExact(out) and PyArray_ISWRITEABLE(<ndarray> out)
         and PyArray_ISFLOAT(<ndarray> out) and has_shape(out, axes)
@@ -391,7 +391,10 @@ cdef ndarray room_for(Call *call, int role, object out, object given):
         room = np.empty_like(out, np.float32 if call.type_number == NPY_FLOAT else np.float64)
     call.is_refused = not set_operand(&call.plan, role, room, axes)
     if call.plan.n == 0:    # the logarithm of a sum of nothing; what else rows without a class have
-        PyArray_FillWithScalar(room, -INFINITY if is_of_rows and has_log else 0.0)
+        is_log = role == ROW_RESULT and call.operation.function in (
+            LOGSUMEXP, WEIGHTED_LOGSUMEXP, SOFTMAX_AND_LOGSUMEXP
+        )
+        PyArray_FillWithScalar(room, -INFINITY if is_log else 0.0)
     return room
 
 
@@ -436,18 +439,42 @@ cdef void keep_axes(Call *call) noexcept:
 
 # Functions of numbers: along axes, and of each number by itself
 
+cdef object weights_of(object b, int type_number):
+    """A number of Python's has no type of its own. One that no double can hold is refused."""
+    cdef ndarray one
+    cdef double number
+    cdef Environment host
+    if type(b) is not float and type(b) is not int and type(b) is not bool:
+        return b
+    number = number_of(b)
+    if number != number and type(b) is not float:
+        return b
+    one = new_array(0, NULL, 1, type_number)
+    host = enter_environment()    # rounding leaves flags
+    if type_number == NPY_FLOAT:
+        (<float *> one.data)[0] = <float> number
+    else:
+        (<double *> one.data)[0] = number
+    set_environment(&host)
+    return one
+
+
 cdef object of_numbers(
     Function function, object x, object axis, object temperature, object mask, object companion,
-    object out, bint keepdims=False
+    object out, bint keepdims=False, bint has_sign=False
 ):
-    """The companion is the gradient of a vector-Jacobian product."""
+    """The companion is the gradient of a vector-Jacobian product, or the weights of a sum."""
     cdef Call call
     cdef bint is_product = function == SOFTMAX_VJP or function == LOG_SOFTMAX_VJP
-    cdef int role = ROW_RESULT if function == LOGSUMEXP or function == ENTROPY else RESULT
+    cdef int role = ROW_RESULT if LOGSUMEXP <= function <= ENTROPY else RESULT
+    cdef ndarray result, sign = None
     if not start_call(&call, function, x, axis):
         return None
     if is_product:
         call.is_refused = computed_type(companion) < 0 or not has_shape(companion, &call.axes)
+    if companion is not None:
+        if function == WEIGHTED_LOGSUMEXP:
+            companion = weights_of(companion, call.type_number)
         call.type_number = max(call.type_number, computed_type(companion))    # double is larger
     if function < SIGMOID:
         temperature = read_temperature(&call, temperature)
@@ -458,7 +485,11 @@ cdef object of_numbers(
         companion = read_operand(&call, COMPANION, companion)
     if keepdims:
         keep_axes(&call)
-    return computed(&call, room_for(&call, role, out, x), out)
+    result = room_for(&call, role, out, x)
+    if has_sign:
+        sign = room_for(&call, SIGN, None, None)
+    value = computed(&call, result, out)
+    return (value, delivered(sign, None)) if has_sign and value is not None else value
 
 
 def softmax(x, axis, temperature, where, out):
@@ -469,8 +500,13 @@ def log_softmax(x, axis, temperature, where, out):
     return of_numbers(LOG_SOFTMAX, x, axis, temperature, where, None, out)
 
 
-def logsumexp(x, axis, where, keepdims, out):
-    return of_numbers(LOGSUMEXP, x, axis, 1.0, where, None, out, keepdims)
+def logsumexp(x, axis, b, where, bint keepdims, bint return_sign, out):
+    """Python makes one of weights and a mask: what has the weight 0 does not count."""
+    if b is None:
+        return of_numbers(LOGSUMEXP, x, axis, 1.0, where, None, out, keepdims, return_sign)
+    if where is not None:
+        return None
+    return of_numbers(WEIGHTED_LOGSUMEXP, x, axis, 1.0, None, b, out, keepdims, return_sign)
 
 
 def softmax_and_logsumexp(x, axis, temperature, where, keepdims, out):

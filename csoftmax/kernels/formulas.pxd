@@ -18,7 +18,7 @@ from cython cimport floating
 from libc.math cimport INFINITY, fabs
 
 from csoftmax.kernels.arithmetic cimport (
-    PLAIN, DoubleDouble, ExpParams, Kind, dd_add, dd_mul, dd_sum, exact_fma,
+    PLAIN, DoubleDouble, ExpParams, Kind, dd_add, dd_mul, dd_reciprocal, dd_sum, exact_fma,
     exp_dd, exponential, from_double, log_1p, log_1p_up_to_one, multiply_add, two_sum,
     value_or_zero,
 )
@@ -57,6 +57,33 @@ cdef inline DoubleDouble log_sum_from(
         dd_mul[floating](others, exp_dd[floating](-residue, 0), 0)
     )
     return from_double(log_sum.hi + log_sum.lo) if floating is float else log_sum
+
+
+cdef inline DoubleDouble with_sign(DoubleDouble x, double sign) noexcept nogil:
+    """Times 1 or -1."""
+    x.hi *= sign
+    x.lo *= sign
+    return x
+
+
+cdef inline DoubleDouble log_of_sum(
+    DoubleDouble one, DoubleDouble other, floating type_tag
+) noexcept nogil:
+    """log(one + other), a sum above 0. What is close to 1 keeps the digits of its distance from 1:
+    log(1 + d), or -log(1 - d / (1 + d)) of a negative d."""
+    cdef DoubleDouble sum = dd_add[floating](one, other, 0)
+    cdef DoubleDouble d = dd_add[floating](dd_add[floating](one, from_double(-1), 0), other, 0)
+    cdef DoubleDouble quotient
+    cdef bint is_below
+    if floating is double:
+        sum = two_sum(sum.hi, sum.lo)
+        d = two_sum(d.hi, d.lo)
+    is_below = d.hi < 0
+    quotient = dd_mul[floating](d, dd_reciprocal[floating](sum, 0), 0)
+    d.hi = -quotient.hi if is_below else d.hi
+    d.lo = -quotient.lo if is_below else d.lo
+    d = with_sign(log_1p(d), -1 if is_below else 1)
+    return from_double(d.hi + d.lo) if floating is float else d
 
 
 cdef inline floating scaled(floating e, floating hi, floating lo) noexcept nogil:

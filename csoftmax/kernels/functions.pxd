@@ -10,12 +10,12 @@ from libc.float cimport DBL_EPSILON
 from libc.math cimport NAN, fabs
 
 from csoftmax.kernels.arithmetic cimport (
-    GENERAL, PLAIN, DoubleDouble, ExpParams, dd_add, dd_mul, dd_reciprocal, dd_sum, exp_params,
-    exponential, from_double, value_or_zero,
+    GENERAL, PLAIN, DoubleDouble, ExpParams, dd_add, dd_mul, dd_reciprocal, dd_sum, exp_dd,
+    exp_params, exponential, from_double, value_or_zero,
 )
 from csoftmax.kernels.formulas cimport (
-    WeightedSums, grad_of_class, is_finite, log_sum_from, quotient, sum_of_exponentials,
-    weighted_sum, with_class,
+    WeightedSums, grad_of_class, is_finite, log_of_sum, log_sum_from, quotient, sum_of_exponentials,
+    weighted_sum, with_class, with_sign,
 )
 from csoftmax.kernels.lanes cimport START_OF_SUM
 from csoftmax.kernels.passes cimport MAX_TERMS, Tile, params_of, set_other_params
@@ -23,8 +23,9 @@ from csoftmax.kernels.passes cimport MAX_TERMS, Tile, params_of, set_other_param
 cdef extern from * nogil:
     """
     #define LARGEST_SCALE 1e30    /* of a gradient in a float */
+    #define UNKNOWN_SIGN 2.0
     """
-    const double LARGEST_SCALE
+    const double LARGEST_SCALE, UNKNOWN_SIGN
 
 
 cdef inline DoubleDouble sum_of_row(const Tile *tile, Py_ssize_t r) noexcept nogil:
@@ -137,6 +138,41 @@ cdef inline void set_logsumexp(Tile *tile, bint is_tempered, floating type_tag) 
         tile.row_result[r] = log_sum.hi + log_sum.lo
         if not is_finite(tile.maximum[r]):
             tile.row_result[r] = tile.maximum[r]
+
+
+cdef inline bint set_weighted_logsumexp(
+    Tile *tile, Py_ssize_t terms, floating type_tag
+) noexcept nogil:
+    """Whether there are rows whose sign is unknown: what is too small for the type beside the
+    largest exponential may count in these, by a large weight, or something is not finite.
+
+    An exponential under 2^-126 (double: 2^-1022) counts as 0, and shall not show. Products of
+    doubles lose digits under 2^-1022, too.
+    """
+    cdef bint is_any_unknown = False, is_known
+    cdef WeightedSums sums
+    cdef DoubleDouble others
+    cdef double total, sign, smallest
+    cdef Py_ssize_t r
+    for r in range(tile.padded):
+        sums = weighted_sums_of_row(tile, r)
+        others = dd_mul[floating](sums.distances, exp_dd[floating](-tile.residue[r], 0), 0)
+        total = sums.weights.hi + others.hi
+        if floating is double:
+            others.lo = others.lo if is_finite(others.hi) else 0
+            total = dd_add[double](sums.weights, others, 0).hi
+            total += dd_add[double](sums.weights, others, 0).lo
+        sign = 1.0 if total > 0 else -1.0
+        smallest = terms * tile.largest_weight[r] * (2.0**-90 if floating is float else 2.0**-960)
+        if floating is double:
+            smallest = max(smallest, terms * 2.0**-1015)
+        is_known = is_finite(tile.maximum[r]) & is_finite(total) & (fabs(total) > smallest)
+        others = log_of_sum[floating](with_sign(sums.weights, sign), with_sign(others, sign), 0)
+        others = dd_add[floating](from_double(tile.maximum[r]), others, 0)
+        tile.row_result[r] = others.hi + others.lo
+        tile.row_sign[r] = sign if is_known else UNKNOWN_SIGN
+        is_any_unknown |= (not is_known) & (r < tile.rows)
+    return is_any_unknown
 
 
 cdef inline void set_entropy(Tile *tile, floating type_tag) noexcept nogil:

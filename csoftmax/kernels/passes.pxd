@@ -15,13 +15,14 @@ is read and computed first, as a pass may write where it reads.
 """
 
 from cython cimport floating
-from libc.math cimport INFINITY
+from libc.math cimport INFINITY, fabs
 from libc.stdint cimport int64_t
 
 from csoftmax.kernels.arithmetic cimport (
     GENERAL, PLAIN, DoubleDouble, ExpParams, Kind, dd_sum, exp_params, exponential, multiply_add,
     two_sum, value_or_zero,
 )
+from csoftmax.kernels.copies cimport kept_or_minus_infinity
 from csoftmax.kernels.formulas cimport (
     WeightedSums, coefficient, distance, is_finite, log_probability, product_difference, scaled,
     times_inverse, variance_of_class,
@@ -64,6 +65,7 @@ cdef enum Weighing:
     LOG_PROBABILITY_GRADS     # or, of log-probabilities, the gradients
     OTHERS                    # the exponentials but for the largest
     OTHERS_KEPT               # the same from where they are kept
+    WEIGHTED_EXPONENTIALS     # exponentials, each times a weight; of the largest the weights alone
 
 
 cdef enum Values:
@@ -93,7 +95,7 @@ cdef struct Tile:
     Kind kind
     Py_ssize_t span           # of columns, so many classes of all blocks go together
     View logits
-    View companion            # targets or gradients
+    View companion            # targets, gradients or weights
     View result               # meanwhile the exponentials, where they are kept
     View hessian              # its diagonal
     const void *class_weights
@@ -124,6 +126,8 @@ cdef struct Tile:
     double scale_at_end[ROW_SLOTS]    # the same where it is beyond a float; else 1
     double row_result[ROW_SLOTS]
     double weight[ROW_SLOTS]          # of a loss
+    double row_sign[ROW_SLOTS]
+    double largest_weight[ROW_SLOTS]
     double class_weight[ROW_SLOTS]    # of the target
     double target_logit[ROW_SLOTS]
     double target_result[ROW_SLOTS]   # takes the place of the target's number
@@ -183,50 +187,103 @@ cdef inline void copy_lanes(const floating *x, floating *y) noexcept nogil:
 
 # The maximum
 
-cdef inline void find_maxima_of_rows(Tile *tile, floating type_tag) noexcept nogil:
+cdef inline floating counted(
+    const floating *x, const floating *weights, Py_ssize_t k, bint has_weights
+) noexcept nogil:
+    """What has the weight 0 doesn't count."""
+    return kept_or_minus_infinity(x[k], weights[k] != 0) if has_weights else x[k]
+
+
+cdef inline void find_maxima_of_rows(
+    Tile *tile, bint has_weights, floating type_tag
+) noexcept nogil:
     """Where there is NaN, it may be that, or less than the largest of the others; then the sum is
     NaN."""
     cdef Py_ssize_t LANES = lanes_of[floating](0), n = tile.classes, r, i, k
     cdef floating largest[FLOAT_LANES]
+    cdef floating largest_weight[FLOAT_LANES]
     cdef const floating *x
+    cdef const floating *w
     for r in range(tile.rows):
         x = <floating *> tile.logits.data + r * tile.logits.row_step
+        w = <floating *> tile.companion.data + r * tile.companion.row_step
         for k in range(LANES):
-            largest[k] = x[k]
+            largest[k] = counted(x, w, k, has_weights)
+        if has_weights:
+            for k in range(LANES):
+                largest_weight[k] = fabs(w[k])
         i = LANES
         while i + 4 * LANES <= n:
             for k in range(LANES):
                 largest[k] = larger(
                     larger(
-                        larger(x[i + k], x[i + LANES + k]),
-                        larger(x[i + 2 * LANES + k], x[i + 3 * LANES + k]),
+                        larger(
+                            counted(x, w, i + k, has_weights),
+                            counted(x, w, i + LANES + k, has_weights),
+                        ),
+                        larger(
+                            counted(x, w, i + 2 * LANES + k, has_weights),
+                            counted(x, w, i + 3 * LANES + k, has_weights),
+                        ),
                     ),
                     largest[k],
                 )
+            if has_weights:
+                for k in range(LANES):
+                    largest_weight[k] = larger(
+                        larger(
+                            larger(<floating> fabs(w[i + k]), <floating> fabs(w[i + LANES + k])),
+                            larger(
+                                <floating> fabs(w[i + 2 * LANES + k]),
+                                <floating> fabs(w[i + 3 * LANES + k]),
+                            ),
+                        ),
+                        largest_weight[k],
+                    )
             i += 4 * LANES
         while i < n:
             i = min(i, n - LANES)    # the last one overlaps
             for k in range(LANES):
-                largest[k] = larger(x[i + k], largest[k])
+                largest[k] = larger(counted(x, w, i + k, has_weights), largest[k])
+            if has_weights:
+                for k in range(LANES):
+                    largest_weight[k] = larger(<floating> fabs(w[i + k]), largest_weight[k])
             i += LANES
         tile.maximum[r] = max_of_lanes(largest)
+        if has_weights:
+            tile.largest_weight[r] = max_of_lanes(largest_weight)
 
 
-cdef inline void find_maxima_of_columns(Tile *tile, floating type_tag) noexcept nogil:
+cdef inline void find_maxima_of_columns(
+    Tile *tile, bint has_weights, floating type_tag
+) noexcept nogil:
     cdef Py_ssize_t LANES = lanes_of[floating](0), i, block, k
     cdef floating maxima[MAX_ROWS]
+    cdef floating largest_weights[MAX_ROWS]
     cdef const floating *x = <floating *> tile.logits.data
+    cdef const floating *w = <floating *> tile.companion.data
     for k in range(tile.padded):
-        maxima[k] = x[k]
+        maxima[k] = counted(x, w, k, has_weights)
+    if has_weights:
+        for k in range(tile.padded):
+            largest_weights[k] = fabs(w[k])
     for i in range(1, tile.classes):
         x += tile.logits.class_step
+        w += tile.companion.class_step
         for block in range(tile.padded // LANES):
             for k in range(LANES):
                 maxima[block * LANES + k] = larger(
-                    x[block * LANES + k], maxima[block * LANES + k]
+                    counted(x, w, block * LANES + k, has_weights), maxima[block * LANES + k]
                 )
+            if has_weights:
+                for k in range(LANES):
+                    largest_weights[block * LANES + k] = larger(
+                        <floating> fabs(w[block * LANES + k]), largest_weights[block * LANES + k]
+                    )
     for k in range(tile.padded):
         tile.maximum[k] = maxima[k]
+        if has_weights:
+            tile.largest_weight[k] = largest_weights[k]
 
 
 cdef inline floating *in_type_of(const double *field, floating type_tag) noexcept nogil:
@@ -433,10 +490,14 @@ cdef inline bint has_weights(Weighing weighing) noexcept nogil:
     return weighing == BY_TARGETS or weighing == BY_OFFSETS
 
 
+cdef inline bint sums_weights(Weighing weighing) noexcept nogil:
+    return has_weights(weighing) or weighing == WEIGHTED_EXPONENTIALS
+
+
 cdef inline bint has_companion(Weighing weighing) noexcept nogil:
     return (
         weighing == BY_TARGETS or weighing == PROBABILITY_GRADS
-        or weighing == LOG_PROBABILITY_GRADS
+        or weighing == LOG_PROBABILITY_GRADS or weighing == WEIGHTED_EXPONENTIALS
     )
 
 
@@ -450,6 +511,7 @@ cdef inline void weigh_lane(
     nowhere, even if it is infinite or NaN."""
     cdef DoubleDouble weight
     cdef double apart
+    cdef bint is_largest
     if weighing == BY_TARGETS or weighing == BY_OFFSETS:
         weight = coefficient[floating](companion, class_weight, share, offset, 0)
         weight.hi = value_or_zero(weight.hi, counts)
@@ -477,6 +539,14 @@ cdef inline void weigh_lane(
         add_term[floating](sums_hi, sums_lo, value_or_zero(e, counts & (e != largest_e)), 0)
     elif weighing == OTHERS_KEPT:
         add_term[floating](sums_hi, sums_lo, value_or_zero(e, counts & (e != largest_e)), 0)
+    elif weighing == WEIGHTED_EXPONENTIALS:
+        counts &= companion != 0
+        is_largest = x == <floating> maximum
+        e = value_or_zero(exponential(x, params, kind), counts & (not is_largest))
+        add_term[floating](
+            weights_hi, weights_lo, value_or_zero(companion, counts & is_largest), 0
+        )
+        add_product[floating](sums_hi, sums_lo, companion, e, 0)
 
 
 cdef inline void weigh_vector(
@@ -497,7 +567,7 @@ cdef inline void weigh_vector(
         maximum = tile.maximum[r]
         if layout == ROWS and not is_finite(maximum):    # of a chunk that is -inf alone
             maximum = 0
-        if weighing == OTHERS:
+        if weighing == OTHERS or weighing == WEIGHTED_EXPONENTIALS:
             params = params_of[floating](tile, r, kind, 0)
         if weighing == OTHERS or weighing == OTHERS_KEPT:
             largest_e = <floating> tile.factor_hi[r]
@@ -556,7 +626,7 @@ cdef inline void weigh(
             clear(&sums)
             if layout == COLUMNS:
                 take_sums(tile.distances_hi + r, tile.distances_lo + r, &sums)
-                if has_weights(weighing):
+                if sums_weights(weighing):
                     take_sums(tile.weights_hi + r, tile.weights_lo + r, &weights)
             if tail:
                 weigh_vector(
@@ -576,13 +646,13 @@ cdef inline void weigh(
                 e += step_of[floating](&tile.result, layout, 0)
             if layout == COLUMNS:
                 keep_sums(&sums, tile.distances_hi + r, tile.distances_lo + r, LANES)
-                if has_weights(weighing):
+                if sums_weights(weighing):
                     keep_sums(&weights, tile.weights_hi + r, tile.weights_lo + r, LANES)
                 continue
             sum = finished[floating](&sums, 0)
             tile.distances_hi[r] = sum.hi
             tile.distances_lo[r] = sum.lo
-            if has_weights(weighing):
+            if sums_weights(weighing):
                 sum = finished[floating](&weights, 0)
                 tile.weights_hi[r] = sum.hi
                 tile.weights_lo[r] = sum.lo

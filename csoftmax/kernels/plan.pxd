@@ -35,8 +35,9 @@ cdef enum:
 cdef enum Function:
     SOFTMAX
     LOG_SOFTMAX
-    LOGSUMEXP
     SOFTMAX_AND_LOGSUMEXP
+    LOGSUMEXP
+    WEIGHTED_LOGSUMEXP
     ENTROPY
     CLASS_LOSS      # targets are class indices, and no other class counts
     INDEX_LOSS      # or all do, by label smoothing

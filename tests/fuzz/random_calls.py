@@ -40,6 +40,7 @@ WRONG = {
     "x": ["x type"],
     "grad": ["grad type", "grad shape"],
     "y": ["y type"],
+    "b": ["b type", "b shape"],
     "where": ["where type", "where shape"],
     "temperature": ["temperature", "temperature shape", "temperature type"],
     "out": ["out shape", "out type", "out read-only"],
