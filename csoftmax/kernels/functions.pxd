@@ -258,7 +258,7 @@ cdef inline void set_hessian(
         )
         tile.inverse_sum_hi[r] = inverse.hi if is_finite(tile.maximum[r]) else NAN
         tile.inverse_sum_lo[r] = inverse.lo
-        tile.share_of_others[r] = others.hi * inverse.hi
+        tile.share_of_others[r] = (others.hi + others.lo) * inverse.hi
         weight.hi = tile.class_weight[r] if has_indices else tile.weights_hi[r]
         weight.lo = 0 if has_indices else tile.weights_lo[r]
         if has_extremes:
