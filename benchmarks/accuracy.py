@@ -102,6 +102,8 @@ def exact(operation, case):
             return -(of_rows.softmax * of_rows.log_softmax).sum(axis=-1)
         case "sigmoid":
             return 1 / (1 + np.exp(-rows.astype(LONG)))
+        case "log_sigmoid":
+            return -softplus(-rows.astype(LONG))
         case "binary_cross_entropy":
             x, target = x.astype(LONG), table.probabilities_for(x)
             return (softplus(x) - target * x).mean().reshape(1)

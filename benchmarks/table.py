@@ -165,6 +165,10 @@ def numpy_sigmoid(x):
     return 1 / (1 + np.exp(-x))
 
 
+def numpy_log_sigmoid(x):
+    return -np.logaddexp(0, -x)
+
+
 def numpy_binary_cross_entropy(x, target):
     return (np.logaddexp(0, x) - target * x).mean()
 
@@ -568,6 +572,14 @@ TABLE = {
             torch().sigmoid, torch_input(x), out=torch().empty_like(torch_input(x))
         ),
         "jax": lambda x, t, axis: jax_call(jax().nn.sigmoid, x),
+    },
+    "log_sigmoid": {
+        "csoftmax": lambda x, t, axis: partial(csoftmax.log_sigmoid, x),
+        "csoftmax out=": lambda x, t, axis: partial(csoftmax.log_sigmoid, x, out=np.empty_like(x)),
+        "numpy": lambda x, t, axis: partial(numpy_log_sigmoid, x),
+        "scipy": lambda x, t, axis: partial(import_module("scipy.special").log_expit, x),
+        "torch": lambda x, t, axis: partial(torch().nn.functional.logsigmoid, torch_input(x)),
+        "jax": lambda x, t, axis: jax_call(jax().nn.log_sigmoid, x),
     },
     "binary_cross_entropy": {
         "csoftmax": lambda x, t, axis: partial(

@@ -1,7 +1,7 @@
 """Softmax, log-softmax, logsumexp and cross-entropy for NumPy arrays: fast, and exact to 3 ULP."""
 
 from csoftmax import reference
-from csoftmax._binary import binary_cross_entropy, sigmoid
+from csoftmax._binary import binary_cross_entropy, log_sigmoid, sigmoid
 from csoftmax._config import __version__, show_config
 from csoftmax._gradients import log_softmax_vjp, softmax_jacobian, softmax_vjp
 from csoftmax._losses import (
@@ -27,6 +27,7 @@ __all__ = [
     "cross_entropy_value_and_grad",
     "entropy",
     "get_num_threads",
+    "log_sigmoid",
     "log_softmax",
     "log_softmax_vjp",
     "logsumexp",

@@ -1,4 +1,4 @@
-"""sigmoid and binary_cross_entropy: two classes, of which one has the logit 0."""
+"""sigmoid, log_sigmoid and binary_cross_entropy: two classes, of which one has the logit 0."""
 
 from csoftmax._arguments import (
     as_logits,
@@ -41,6 +41,7 @@ def sigmoid(x, /, *, out=None):
     --------
     softmax : Of several classes, of which one is right. A sigmoid each is for labels that may be
         right together.
+    log_sigmoid : The logarithm, also where the probability is 0.
     binary_cross_entropy : The loss of the logits directly.
 
     Notes
@@ -61,14 +62,62 @@ def sigmoid(x, /, *, out=None):
     array([0.881, 0.119])
     """
     result = kernels.sigmoid(x, out)
-    if result is not None:
-        return result
+    return of_each_number(sigmoid, kernels.sigmoid, x, out) if result is None else result
+
+
+def log_sigmoid(x, /, *, out=None):
+    r"""Logarithm of the logistic sigmoid of every number.
+
+    .. math:: \log \sigma(x) = -\log(1 + e^{-x}) = \min(x, 0) - \log(1 + e^{-|x|})
+
+    Parameters
+    ----------
+    x : array_like
+        Logits. Types as for `softmax`.
+    out : ndarray, optional
+        Where to write the result: floating-point, of the shape of `x`, and may be `x` itself.
+
+    Returns
+    -------
+    ndarray or scalar
+        Log-probabilities, of the shape of `x`, in float32 or float64; `out` if that is given.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `sigmoid` does.
+
+    See Also
+    --------
+    sigmoid : The probability.
+    log_softmax : Of several classes, of which one is right.
+    binary_cross_entropy : The loss, which is ``-log_sigmoid(x)`` where the label is right and
+        ``-log_sigmoid(-x)`` where it is not.
+
+    Notes
+    -----
+    Finite for every finite number, and with all its digits where the probability is close to 1.
+    Softplus, :math:`\log(1 + e^x)`, is ``-log_sigmoid(-x)``. The largest error found is 3 ULP; what
+    is closer to 0 than the smallest normal number may be 0.
+
+    Examples
+    --------
+    >>> from csoftmax import log_sigmoid
+    >>> log_sigmoid([-1000.0, 0.0, 2.0]).round(3)
+    array([-1.000e+03, -6.930e-01, -1.270e-01])
+    """
+    result = kernels.log_sigmoid(x, out)
+    return of_each_number(log_sigmoid, kernels.log_sigmoid, x, out) if result is None else result
+
+
+def of_each_number(function, kernel, x, out):
+    """Of arguments that the kernel has not taken as they are."""
     if lazily := lazy_functions(x):
-        return lazily.sigmoid(x, out)
+        return lazily.of_each_number(function, x, out)
     x = as_logits(x)
     if out is not None:
         require_out(out, x.shape)
-    result = computed(kernels.sigmoid(x, as_out(out)))
+    result = computed(kernel(x, as_out(out)))
     return result if out is None else out
 
 

@@ -186,10 +186,11 @@ def softmax_jacobian(y, axis, temperature):
     )  # fmt: skip
 
 
-def sigmoid(x, out):
+def of_each_number(function, x, out):
+    """`function` is sigmoid or log_sigmoid."""
     require_no_out(out)
     x = as_lazy_logits(x, "x")
-    return by_blocks(_binary.sigmoid, all_of(x), [x], [all_of(x)], computed_type(x))
+    return by_blocks(function, all_of(x), [x], [all_of(x)], computed_type(x))
 
 
 def binary_cross_entropy(logits, target, weight, pos_weight, reduction):

@@ -805,7 +805,7 @@ def hold_softmax_jacobian(given, limits, y, axis=-1, *, temperature=1.0):
     return result.largest
 
 
-# sigmoid, binary_cross_entropy.
+# sigmoid, log_sigmoid, binary_cross_entropy.
 
 
 def softplus(x):
@@ -826,6 +826,25 @@ def hold_sigmoid(given, limits, x, *, out=None):
     small = right < TINY[computed]
     require((p[small] >= 0) & (p[small] <= TINY[computed] * (1 + 1e-6)), "small probabilities")
     result.hold(p, right, limits["sigmoid"], None, "sigmoid")
+    return result.largest
+
+
+@holding
+def hold_log_sigmoid(given, limits, x, *, out=None):
+    values = as_numbers(x)
+    computed = values.dtype
+    result = Result(given, computed, limits)
+    hold_shape(given, out, values.shape, computed, may_be_scalar=True)
+    right = -softplus(-values.astype(LONG))
+    log_p = result.values
+    require(np.isnan(log_p) == np.isnan(right), "NaN for NaN and for nothing else")
+    kept = ~np.isnan(right)
+    log_p, right = log_p[kept], right[kept]
+    require((log_p == -INF)[right == -INF], "-inf for -inf")
+    small = -right < TINY[computed]
+    require((log_p[small] <= 0) & (log_p[small] >= -TINY[computed] * (1 + 1e-6)), "close to 0")
+    kept = right > -INF
+    result.hold(log_p[kept], right[kept], limits["sigmoid"], None, "log_sigmoid")
     return result.largest
 
 

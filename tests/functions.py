@@ -59,6 +59,7 @@ FUNCTIONS = {
         Function("log_softmax_vjp", out=LOGITS),
         Function("softmax_jacobian", axes="one"),
         Function("sigmoid", axes="none", out=LOGITS),
+        Function("log_sigmoid", axes="none", out=LOGITS),
         Function("binary_cross_entropy", axes="none"),
     )
 }  # fmt: skip
@@ -195,6 +196,7 @@ CALLS = {
         ("softmax_jacobian", ("y",), TEMPERED),
         *rowwise("entropy"),
         ("sigmoid", ("logits",)),
+        ("log_sigmoid", ("logits",)),
         ("binary_cross_entropy", ("logits", "chances"), {}, NONE),
         ("binary_cross_entropy, weights", ("logits", "chances"),
          {"weight": "weight_of_each", "pos_weight": "pos_weight"}),

@@ -1,4 +1,4 @@
-"""sigmoid and binary_cross_entropy of logits from everywhere, and at the edges, for every build."""
+"""sigmoid, log_sigmoid and binary_cross_entropy of logits from everywhere, and at the edges, for every build."""
 
 import mpmath
 import numpy as np
@@ -11,6 +11,7 @@ from .exact import INF, LONG, NAN, largest_error
 from .functions import FUNCTIONS
 
 hold_sigmoid = FUNCTIONS["sigmoid"].hold
+hold_log_sigmoid = FUNCTIONS["log_sigmoid"].hold
 hold_losses = FUNCTIONS["binary_cross_entropy"].hold
 pytestmark = pytest.mark.usefixtures("build")
 
@@ -59,6 +60,7 @@ def test_references_against_mpmath():
 def test_sigmoid(points, dtype, limits):
     x = points_of(points, dtype)
     hold_sigmoid(csoftmax.sigmoid(x), limits, x)
+    hold_log_sigmoid(csoftmax.log_sigmoid(x), limits, x)
 
 
 def test_sigmoid_of_every_sort_of_bits(dtype, limits):
@@ -67,6 +69,7 @@ def test_sigmoid_of_every_sort_of_bits(dtype, limits):
     step = 30_011 if dtype == np.float32 else 30_011 << 32 | 12_345
     x = np.arange(0, 2 ** (8 * dtype.itemsize) - 1, step, dtype=unsigned).view(dtype)
     hold_sigmoid(csoftmax.sigmoid(x), limits, x)
+    hold_log_sigmoid(csoftmax.log_sigmoid(x), limits, x)
 
 
 def test_sigmoid_at_the_edges(dtype):
@@ -75,6 +78,16 @@ def test_sigmoid_at_the_edges(dtype):
     right = [0, 0, 0.5, 0.5, 0.5, 0.5, 1, 1, 1, NAN]
     for copies in (1, 2, 7, 100, 3000):
         np.testing.assert_array_equal(csoftmax.sigmoid(np.tile(x, copies)), right * copies)
+
+
+def test_log_sigmoid_at_the_edges(dtype):
+    largest, smallest = float(np.finfo(dtype).max), float(np.finfo(dtype).smallest_subnormal)
+    x = np.array([-INF, -largest, -0.0, 0, smallest, -1000, 1000, largest, INF, NAN], dtype)
+    half = -np.log(dtype.type(2))
+    right = np.array([-INF, -largest, half, half, half, -1000, 0, 0, 0, NAN], dtype)
+    for copies in (1, 2, 7, 100, 3000):
+        result = csoftmax.log_sigmoid(np.tile(x, copies))
+        np.testing.assert_array_equal(result, np.tile(right, copies))
 
 
 # Targets: hard ones, and any share.

@@ -90,6 +90,7 @@ def outs() -> None:
     assert_type(cs.logsumexp([DOUBLE, DOUBLE], out=single[:2]), NDArray[np.float32])
     assert_type(cs.softmax_vjp(DOUBLE, SINGLE, out=single), NDArray[np.float32])
     assert_type(cs.sigmoid(DOUBLE, out=single), NDArray[np.float32])
+    assert_type(cs.log_sigmoid(DOUBLE, out=single), NDArray[np.float32])
 
 
 def without_an_axis() -> None:
@@ -169,6 +170,8 @@ def elementwise() -> None:
     assert_type(cs.sigmoid(LIST), NDArray[np.float64])
     assert_type(cs.sigmoid(INT8), NDArray[np.float32])
     assert_type(cs.sigmoid(OnlyArray()), NDArray[Any] | Any)
+    assert_type(cs.log_sigmoid(1), np.float64)
+    assert_type(cs.log_sigmoid(INT8), NDArray[np.float32])
 
 
 def the_rest() -> None:
@@ -197,6 +200,7 @@ def lazy() -> None:
     assert_type(cs.softmax_and_logsumexp(x), tuple[da.Array, da.Array])
     assert_type(cs.softmax_vjp(DOUBLE, x), da.Array)
     assert_type(cs.sigmoid(x), da.Array)
+    assert_type(cs.log_sigmoid(x), da.Array)
 
 
 def dlpack() -> None:
@@ -247,6 +251,7 @@ REFUSED = [
     lambda: cs.softmax_jacobian(DOUBLE, None),  # type: ignore
     lambda: cs.sigmoid(DOUBLE, -1),  # type: ignore
     lambda: cs.sigmoid(COMPLEX),  # type: ignore
+    lambda: cs.log_sigmoid(COMPLEX),  # type: ignore
     lambda: cs.binary_cross_entropy(DOUBLE, BOOL, weight="1"),  # type: ignore
     lambda: cs.set_num_threads(1.0),  # type: ignore
     lambda: cs.show_config("json"),  # type: ignore

@@ -12,12 +12,12 @@ from numpy cimport npy_intp
 
 from csoftmax.kernels.arithmetic cimport DoubleDouble, ExpParams, exp_params
 from csoftmax.kernels.copies cimport copy_rows
-from csoftmax.kernels.formulas cimport binary_cross_entropy_of, sigmoid_of
+from csoftmax.kernels.formulas cimport binary_cross_entropy_of, log_sigmoid_of, sigmoid_of
 from csoftmax.kernels.lanes cimport FLOAT_LANES, LaneSums, add_term, clear, finished
 from csoftmax.kernels.passes cimport lanes_of
 from csoftmax.kernels.plan cimport (
-    BINARY_CROSS_ENTROPY, COMPANION, LOGITS, POS_WEIGHT, RESULT, ROLES, SIGMOID, WEIGHT, Function,
-    Plan, locate,
+    BINARY_CROSS_ENTROPY, COMPANION, LOGITS, LOG_SIGMOID, POS_WEIGHT, RESULT, ROLES, SIGMOID,
+    WEIGHT, Function, Plan, locate,
 )
 from csoftmax.kernels.stops cimport NUMBERS_PER_SHARE, is_stopped, must_stop, scratch_memory
 from csoftmax.kernels.threads cimport Work, share, threads_for
@@ -34,6 +34,8 @@ cdef inline floating value_of(
 ) noexcept nogil:
     if function == SIGMOID:
         return sigmoid_of(operands[LOGITS][i], of_zero)
+    if function == LOG_SIGMOID:
+        return log_sigmoid_of(operands[LOGITS][i], of_zero)
     return binary_cross_entropy_of(
         operands[LOGITS][i], operands[COMPANION][i], operands[WEIGHT][i], operands[POS_WEIGHT][i],
         of_zero,
@@ -59,8 +61,10 @@ cdef inline void write_values(
 
 
 cdef inline void compute_block(Function function, floating **operands, npy_intp n) noexcept nogil:
-    if function == SIGMOID:    # constants, for loops that do nothing for the other
+    if function == SIGMOID:    # constants, for loops that do nothing for the others
         write_values(SIGMOID, operands, n)
+    elif function == LOG_SIGMOID:
+        write_values(LOG_SIGMOID, operands, n)
     else:
         write_values(BINARY_CROSS_ENTROPY, operands, n)
 

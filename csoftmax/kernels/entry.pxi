@@ -37,9 +37,10 @@ from csoftmax.kernels.lanes cimport add_term
 from csoftmax.kernels.memory cimport CSOFTMAX_KEEPS_MEMORY, keep_limit, new_result
 from csoftmax.kernels.plan cimport (
     BINARY_CROSS_ENTROPY, CLASS_LOSS, COMPANION, ENTROPY, HESSIAN, INDEX_LOSS, LOGITS, LOGSUMEXP,
-    LOG_SOFTMAX, LOG_SOFTMAX_VJP, MASK, NLL_LOSS, POS_WEIGHT, RESULT, ROLES, ROW_RESULT, SIGMOID,
-    SIGN, SOFTMAX, SOFTMAX_AND_LOGSUMEXP, SOFTMAX_VJP, TARGET, TARGETS_LOSS, TEMPERATURE, WEIGHT,
-    WEIGHTED_LOGSUMEXP, Axes, Function, Plan, collapse, set_operand, start_plan,
+    LOG_SIGMOID, LOG_SOFTMAX, LOG_SOFTMAX_VJP, MASK, NLL_LOSS, POS_WEIGHT, RESULT, ROLES,
+    ROW_RESULT, SIGMOID, SIGN, SOFTMAX, SOFTMAX_AND_LOGSUMEXP, SOFTMAX_VJP, TARGET, TARGETS_LOSS,
+    TEMPERATURE, WEIGHT, WEIGHTED_LOGSUMEXP, Axes, Function, Plan, collapse, set_operand,
+    start_plan,
 )
 from csoftmax.kernels.stops cimport raise_if_stopped
 from csoftmax.kernels.threads cimport (
@@ -539,6 +540,10 @@ def log_softmax_vjp(grad, log_y, axis, temperature, out):
 
 def sigmoid(x, out):
     return of_numbers(SIGMOID, x, (), None, None, None, out)
+
+
+def log_sigmoid(x, out):
+    return of_numbers(LOG_SIGMOID, x, (), None, None, None, out)
 
 
 # Losses

@@ -265,6 +265,12 @@ cdef inline floating sigmoid_of(floating x, const ExpParams *of_zero) noexcept n
     return (e if x < 0 else one) / (one + e)
 
 
+cdef inline floating log_sigmoid_of(floating x, const ExpParams *of_zero) noexcept nogil:
+    """min(x, 0) - log(1 + exp(-|x|)): two terms of one sign, so nothing cancels."""
+    cdef floating e = exponential(-x if x > 0 else x, of_zero, PLAIN)
+    return value_or_zero(x, x < 0) - log_1p_up_to_one(e)
+
+
 cdef inline floating binary_cross_entropy_of(
     floating x, floating target, floating weight, floating pos_weight, const ExpParams *of_zero
 ) noexcept nogil:

@@ -47,6 +47,7 @@ cdef enum Function:
     LOG_SOFTMAX_VJP
     # of single numbers
     SIGMOID
+    LOG_SIGMOID
     BINARY_CROSS_ENTROPY
 
 

@@ -245,6 +245,14 @@ def test_sigmoid(dtype):
     assert (np.abs(result[~normal]) <= np.finfo(dtype).tiny).all()
 
 
+def test_log_sigmoid(dtype):
+    special = [0.0, -0.0, 1e4, -1e4, np.inf, -np.inf, np.nan]
+    x = np.append(np.linspace(-80, 80, 1001), special).astype(dtype)
+    expected = functional.logsigmoid(as_tensor(x)).numpy()
+    # PyTorch's has an absolute error next to 0.
+    assert_close(csoftmax.log_sigmoid(x), expected, dtype, LOSS, np.maximum(np.abs(expected), 1))
+
+
 BROADCAST = [None, (), (C,), (5, 1), (5, C)]
 
 

@@ -11,7 +11,7 @@ more than size: types, shapes, axes, memory layouts, overlaps, special values, w
                 call, and what holds for every function (exceptions, flags, memory)
 `arguments`     how shapes, axes, memory layouts, masks, temperatures and `out` are drawn
 `values`        types, and which numbers of them are drawn
-`rowwise`       softmax, log_softmax, logsumexp, entropy, sigmoid
+`rowwise`       softmax, log_softmax, logsumexp, entropy, sigmoid, log_sigmoid
 `losses`        cross_entropy, with and without its gradient, nll_loss, binary_cross_entropy
 `gradients`     the vector-Jacobian products, and the Jacobian
 

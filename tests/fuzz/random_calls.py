@@ -30,6 +30,7 @@ BUILDERS = {
     "log_softmax_vjp": vjp,
     "softmax_jacobian": softmax_jacobian,
     "sigmoid": sigmoid,
+    "log_sigmoid": sigmoid,
     "binary_cross_entropy": binary_cross_entropy,
 }
 FUNCTIONS = list(BUILDERS)

@@ -1,4 +1,4 @@
-"""Calls of softmax, log_softmax, logsumexp, both at once, entropy and sigmoid."""
+"""Calls of softmax, log_softmax, logsumexp, both at once, entropy, sigmoid and its logarithm."""
 
 import numpy as np
 
