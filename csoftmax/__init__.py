@@ -1,7 +1,12 @@
 """Softmax, log-softmax, logsumexp and cross-entropy for NumPy arrays: fast, and exact to 3 ULP."""
 
 from csoftmax import reference
-from csoftmax._binary import binary_cross_entropy, log_sigmoid, sigmoid
+from csoftmax._binary import (
+    binary_cross_entropy,
+    binary_cross_entropy_value_and_grad,
+    log_sigmoid,
+    sigmoid,
+)
 from csoftmax._config import __version__, show_config
 from csoftmax._gradients import log_softmax_vjp, softmax_jacobian, softmax_vjp
 from csoftmax._losses import (
@@ -22,6 +27,7 @@ from csoftmax._threads import get_num_threads, set_num_threads
 __all__ = [
     "__version__",
     "binary_cross_entropy",
+    "binary_cross_entropy_value_and_grad",
     "cross_entropy",
     "cross_entropy_grad_and_hess",
     "cross_entropy_value_and_grad",

@@ -22,6 +22,7 @@ from csoftmax import reference as reference
 __all__ = [
     "__version__",
     "binary_cross_entropy",
+    "binary_cross_entropy_value_and_grad",
     "cross_entropy",
     "cross_entropy_grad_and_hess",
     "cross_entropy_value_and_grad",
@@ -581,3 +582,49 @@ def binary_cross_entropy(
     logits: _Array, target: _Real, /, *, weight: _Real | None = None,
     pos_weight: _Real | None = None, reduction: Literal["none"],
 ) -> _Rows: ...
+@overload
+def binary_cross_entropy_value_and_grad(
+    logits: _Lazy, target: _Real, /, *, weight: _Real | None = None,
+    pos_weight: _Real | None = None, reduction: Literal["mean", "sum", "none"] = "mean",
+    out: None = None,
+) -> tuple[_Lazy, _Lazy]: ...
+@overload
+def binary_cross_entropy_value_and_grad(
+    logits: _Real, target: _Real, /, *, weight: _Real | None = None,
+    pos_weight: _Real | None = None, reduction: Literal["mean", "sum"] = "mean", out: _Out,
+) -> tuple[np.float64, _Out]: ...
+@overload
+def binary_cross_entropy_value_and_grad(
+    logits: _Real, target: _Real, /, *, weight: _Real | None = None,
+    pos_weight: _Real | None = None, reduction: Literal["none"], out: _Out,
+) -> tuple[_Rows, _Out]: ...
+@overload
+def binary_cross_entropy_value_and_grad(
+    logits: float | _InFloat64 | _Double, target: _Real, /, *, weight: _Real | None = None,
+    pos_weight: _Real | None = None, reduction: Literal["mean", "sum"] = "mean", out: None = None,
+) -> tuple[np.float64, _Rows64]: ...
+@overload
+def binary_cross_entropy_value_and_grad(
+    logits: _InFloat32 | _Single, target: _Real, /, *, weight: _Real | None = None,
+    pos_weight: _Real | None = None, reduction: Literal["mean", "sum"] = "mean", out: None = None,
+) -> tuple[np.float64, _Rows32]: ...
+@overload
+def binary_cross_entropy_value_and_grad(
+    logits: _Array, target: _Real, /, *, weight: _Real | None = None,
+    pos_weight: _Real | None = None, reduction: Literal["mean", "sum"] = "mean", out: None = None,
+) -> tuple[np.float64, _Rows]: ...
+@overload
+def binary_cross_entropy_value_and_grad(
+    logits: float | _InFloat64 | _Double, target: _Real, /, *, weight: _Real | None = None,
+    pos_weight: _Real | None = None, reduction: Literal["none"], out: None = None,
+) -> tuple[_Rows64, _Rows64]: ...
+@overload
+def binary_cross_entropy_value_and_grad(
+    logits: _InFloat32 | _Single, target: _Real, /, *, weight: _Real | None = None,
+    pos_weight: _Real | None = None, reduction: Literal["none"], out: None = None,
+) -> tuple[_Rows32, _Rows32]: ...
+@overload
+def binary_cross_entropy_value_and_grad(
+    logits: _Array, target: _Real, /, *, weight: _Real | None = None,
+    pos_weight: _Real | None = None, reduction: Literal["none"], out: None = None,
+) -> tuple[_Rows, _Rows]: ...

@@ -195,6 +195,30 @@ def of_each_number(function, x, out):
 
 def binary_cross_entropy(logits, target, weight, pos_weight, reduction):
     reduction = _losses.as_reduction(reduction)
+    operands = binary_operands(logits, target, weight, pos_weight)
+    logits = operands[0]
+    losses = by_blocks(
+        _binary.binary_cross_entropy, all_of(logits), operands, [all_of(logits)] * 4,
+        computed_type(logits), names=("weight", "pos_weight"), reduction="none",
+    )  # fmt: skip
+    return reduced(losses, reduction, number_for(reduction, logits))
+
+
+def binary_cross_entropy_value_and_grad(logits, target, weight, pos_weight, reduction, out):
+    require_no_out(out)
+    reduction = _losses.as_reduction(reduction)
+    logits, *others = binary_operands(logits, target, weight, pos_weight)
+    labels, dtype, divisor = all_of(logits), computed_type(logits), number_for(reduction, logits)
+    both = by_blocks(
+        binary_losses_and_grad, labels, [logits, *others, divisor], [*[labels] * 4, ()], dtype
+    )
+    losses, grad = (
+        by_blocks(one, labels, [both], [labels], dtype) for one in (first_of, second_of)
+    )
+    return reduced(losses, reduction, divisor), grad
+
+
+def binary_operands(logits, target, weight, pos_weight):
     operands = [as_lazy_logits(logits, "logits"), as_lazy_logits(target, "target")]
     logits, target = operands
     require_shape_of(logits, "the logits", target, "target")
@@ -203,12 +227,17 @@ def binary_cross_entropy(logits, target, weight, pos_weight, reduction):
             array = as_lazy_logits(array, name)
             require_broadcastable(array, logits.shape, name, "the shape of the logits")
         operands.append(array)
-    losses = by_blocks(
-        _binary.binary_cross_entropy, all_of(logits), operands, [all_of(logits)] * 4,
-        computed_type(logits), names=("weight", "pos_weight"), reduction="none",
-    )  # fmt: skip
-    divisor = number_of(logits, all_of(logits)) if reduction == "mean" else 1.0
-    return reduced(losses, reduction, divisor)
+    return operands
+
+
+def number_for(reduction, logits):
+    """What the sum of losses of single numbers is divided by."""
+    return number_of(logits, all_of(logits)) if reduction == "mean" else 1.0
+
+
+def binary_losses_and_grad(logits, target, weight, pos_weight, divisor):
+    arguments = _binary.checked(logits, target, weight, pos_weight, "none")
+    return computed(kernels.binary_cross_entropy(*arguments, True, None, float(divisor)))
 
 
 def cross_entropy(

@@ -805,7 +805,7 @@ def hold_softmax_jacobian(given, limits, y, axis=-1, *, temperature=1.0):
     return result.largest
 
 
-# sigmoid, log_sigmoid, binary_cross_entropy.
+# sigmoid, log_sigmoid, binary_cross_entropy and its gradient.
 
 
 def softplus(x):
@@ -844,7 +844,7 @@ def hold_log_sigmoid(given, limits, x, *, out=None):
     small = -right < TINY[computed]
     require((log_p[small] <= 0) & (log_p[small] >= -TINY[computed] * (1 + 1e-6)), "close to 0")
     kept = right > -INF
-    result.hold(log_p[kept], right[kept], limits["sigmoid"], None, "log_sigmoid")
+    result.hold(log_p[kept], right[kept], limits["log"], None, "log_sigmoid")
     return result.largest
 
 
@@ -855,12 +855,22 @@ def hold_binary_cross_entropy(
     values = as_numbers(logits)
     result = Result(given, values.dtype, limits)
     hold_loss_shape(given, values.shape, values.dtype, reduction)
-    weights = (None if one is None else np.asarray(one) for one in (weight, pos_weight))
-    losses = BinaryLosses(values, np.asarray(target), *weights)
-    if reduction == "none":
-        losses.hold_each(result)
-    else:
-        losses.hold_reduced(result, reduction)
+    BinaryLosses(values, target, weight, pos_weight).hold(result, reduction)
+    return result.largest
+
+
+@holding
+def hold_binary_cross_entropy_value_and_grad(
+    given, limits, logits, target, *, weight=None, pos_weight=None, reduction="mean", out=None
+):
+    loss, gradient = given
+    values = as_numbers(logits)
+    result = Result(loss, values.dtype, limits)
+    hold_loss_shape(loss, values.shape, values.dtype, reduction)
+    hold_shape(gradient, out, values.shape, values.dtype, may_be_scalar=True)
+    losses = BinaryLosses(values, target, weight, pos_weight)
+    losses.hold(result, reduction)
+    losses.hold_gradient(result, np.asarray(gradient), reduction)
     return result.largest
 
 
@@ -870,7 +880,7 @@ class BinaryLosses:
     def __init__(self, x, target, weight, pos_weight):
         shape, computed = x.shape, x.dtype
         z, t, w, v = (
-            np.asarray(LONG(1) if one is None else one.astype(computed).astype(LONG))
+            np.asarray(LONG(1) if one is None else np.asarray(one).astype(computed).astype(LONG))
             for one in (x, target, weight, pos_weight)
         )
         # A part whose coefficient is 0 doesn't count.
@@ -887,8 +897,33 @@ class BinaryLosses:
         too_large = np.broadcast_to(parts > MAX[computed], shape)
         self.too_large = too_large | (self.losses > MAX[computed])
 
+        # Those of a number are the larger term of its gradient, and the gradient.
+        right, wrong = w * v * t / (1 + np.exp(z)), w * (1 - t) / (1 + np.exp(-z))
+        right, wrong = np.where(w * v * t == 0, 0, right), np.where(w * (1 - t) == 0, 0, wrong)
+        self.terms = np.broadcast_to(np.maximum(np.abs(right), np.abs(wrong)), shape)
+        self.gradient = np.broadcast_to(wrong - right, shape)
+
     def limit(self, result):
         return result.limits["log, one class" if self.is_weighted else "sigmoid"]
+
+    def hold(self, result, reduction):
+        if reduction == "none":
+            self.hold_each(result)
+        else:
+            self.hold_reduced(result, reduction)
+
+    def hold_gradient(self, result, gradient, reduction):
+        divisor = max(self.losses.size, 1) if reduction == "mean" else 1
+        require((np.isnan(gradient) == self.nan) | self.open, "NaN for NaN and for nothing else")
+        require(gradient[(self.terms == 0) & ~self.nan] == 0, "a gradient of 0")
+        terms, right = self.terms / divisor, self.gradient / divisor
+        kept = ~self.nan & (self.terms <= MAX[result.computed])
+        # What is below the smallest normal number may be 0; so may what is e^-|x| times that.
+        small = kept & (terms < TINY[result.computed])
+        require(np.abs(gradient[small]) <= TINY[result.computed] * (1 + 1e-6), "small gradients")
+        kept &= ~small
+        limit = result.limits["gradient"]
+        result.hold(gradient[kept], right[kept], limit, terms[kept], "gradient")
 
     def hold_each(self, result):
         losses, right = result.values, self.losses

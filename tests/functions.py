@@ -61,6 +61,7 @@ FUNCTIONS = {
         Function("sigmoid", axes="none", out=LOGITS),
         Function("log_sigmoid", axes="none", out=LOGITS),
         Function("binary_cross_entropy", axes="none"),
+        Function("binary_cross_entropy_value_and_grad", axes="none", out=LOGITS),
     )
 }  # fmt: skip
 
@@ -167,6 +168,11 @@ def losses(name):
     ]
 
 
+def binary_losses(name):
+    places, weights = ("logits", "chances"), {"weight": "weight_of_each", "pos_weight": "pos_weight"}
+    return [(name, places, {}, NONE), (f"{name}, weights", places, weights)]
+
+
 def products(name, outcome):
     places = ("grad", outcome)
     return [(name, places), (f"{name}, temperature", places, TEMPERED)]
@@ -197,9 +203,8 @@ CALLS = {
         *rowwise("entropy"),
         ("sigmoid", ("logits",)),
         ("log_sigmoid", ("logits",)),
-        ("binary_cross_entropy", ("logits", "chances"), {}, NONE),
-        ("binary_cross_entropy, weights", ("logits", "chances"),
-         {"weight": "weight_of_each", "pos_weight": "pos_weight"}),
+        *binary_losses("binary_cross_entropy"),
+        *binary_losses("binary_cross_entropy_value_and_grad"),
     )
 }  # fmt: skip
 WITH_OUT = {name: call for name, call in CALLS.items() if call.out}

@@ -1,4 +1,4 @@
-"""sigmoid, log_sigmoid and binary_cross_entropy of logits from everywhere, and at the edges, for every build."""
+"""Functions of single numbers, of logits from everywhere, and at the edges, for every build."""
 
 import mpmath
 import numpy as np
@@ -12,6 +12,7 @@ from .functions import FUNCTIONS
 
 hold_sigmoid = FUNCTIONS["sigmoid"].hold
 hold_log_sigmoid = FUNCTIONS["log_sigmoid"].hold
+hold_losses_and_grad = FUNCTIONS["binary_cross_entropy_value_and_grad"].hold
 hold_losses = FUNCTIONS["binary_cross_entropy"].hold
 pytestmark = pytest.mark.usefixtures("build")
 
@@ -113,6 +114,12 @@ def test_losses(points, targets, dtype, limits):
     x, y = problem(10_000, dtype, points, targets)
     loss = csoftmax.binary_cross_entropy(x, y, reduction="none")
     hold_losses(loss, limits, x, y, reduction="none")
+    for reduction in ("none", "sum", "mean"):
+        both = csoftmax.binary_cross_entropy_value_and_grad(x, y, reduction=reduction)
+        hold_losses_and_grad(both, limits, x, y, reduction=reduction)
+    np.testing.assert_array_equal(loss, csoftmax.binary_cross_entropy_value_and_grad(
+        x, y, reduction="none"
+    )[0])
 
 
 @each_points
@@ -139,6 +146,10 @@ def test_weights(points, dtype, limits):
         ):  # fmt: skip
             loss = csoftmax.binary_cross_entropy(x, y, reduction="none", **weights)
             hold_losses(loss, limits, x, y, reduction="none", **weights)
+            for reduction in ("none", "mean"):
+                keywords = weights | {"reduction": reduction}
+                both = csoftmax.binary_cross_entropy_value_and_grad(x, y, **keywords)
+                hold_losses_and_grad(both, limits, x, y, **keywords)
 
 
 def test_weights_of_other_types(dtype, limits):
@@ -197,3 +208,66 @@ def test_losses_are_those_of_two_classes(dtype):
     two = np.stack([np.zeros_like(x), x], axis=1)
     expected = csoftmax.cross_entropy(two, y.astype(int), reduction="none")
     np.testing.assert_allclose(loss, expected, rtol=(3 + 5) * np.finfo(dtype).eps)
+
+
+def test_gradients_in_both_tails(dtype):
+    """Neither is the difference of numbers next to 1."""
+    x = np.array([40, 80], dtype)
+    right = np.exp(-x.astype(LONG))
+    for logits, target, expected in ((x, [1, 1], -right), (-x, [0, 0], right)):
+        loss, grad = csoftmax.binary_cross_entropy_value_and_grad(logits, target, reduction="sum")
+        assert largest_error(grad, expected, dtype) <= 4
+        assert loss.dtype == np.float64
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "weights", "right"),
+    [
+        (INF, 1, {}, 0), (-INF, 0, {}, 0), (INF, 0, {}, 1), (-INF, 1, {}, -1),
+        (INF, 0.25, {}, 0.75), (-INF, 0.25, {}, -0.25), (NAN, 0, {}, NAN), (NAN, 1, {}, NAN),
+        (0, NAN, {}, NAN), (1e38, 1, {}, 0), (-1e38, 0, {}, 0), (0, 0.5, {}, 0),
+        (-INF, 1, {"pos_weight": 0}, 0), (INF, 0, {"weight": 0}, 0), (-INF, 1, {"weight": 0}, 0),
+        (0, 0, {"pos_weight": INF}, 0.5), (INF, 0, {"pos_weight": INF}, 1),
+        (0, 1, {"pos_weight": INF}, -INF), (0, 1, {"weight": INF}, -INF),
+        (0, 0, {"weight": INF}, INF), (INF, 1, {"weight": INF}, 0), (-INF, 0, {"weight": INF}, 0),
+        (0, 1, {"weight": 0, "pos_weight": INF}, 0), (INF, 1, {"pos_weight": INF}, 0),
+        (0, 0, {"weight": -2}, -1), (0, 1, {"weight": -2}, 1), (0, 1, {"weight": NAN}, NAN),
+        (0, 0, {"weight": NAN}, NAN),
+    ],
+)  # fmt: skip
+def test_gradients_at_the_edges(x, y, weights, right, dtype):
+    """As for losses: what has the coefficient 0 doesn't count, whatever it is multiplied by."""
+    for n in (1, 7, 40, 1000):
+        logits, target = np.full(n, x, dtype), np.full(n, y, dtype)
+        loss, grad = csoftmax.binary_cross_entropy_value_and_grad(
+            logits, target, reduction="sum", **weights
+        )
+        np.testing.assert_array_equal(grad, np.full(n, right, dtype))
+        alone = csoftmax.binary_cross_entropy(logits, target, reduction="sum", **weights)
+        np.testing.assert_array_equal(loss, alone)
+        assert np.isnan(loss) == np.isnan(right)
+
+
+def test_gradient_in_place(dtype):
+    """Of the logits it takes the place; targets there are read before."""
+    x, y = problem(5000, dtype)
+    loss, grad = csoftmax.binary_cross_entropy_value_and_grad(x, y)
+    for place in (x.copy(), y.copy()):
+        logits, target = (place, y) if np.array_equal(place, x) else (x, place)
+        result = csoftmax.binary_cross_entropy_value_and_grad(logits, target, out=place)
+        assert result[1] is place
+        assert result[0] == loss
+        np.testing.assert_array_equal(place, grad)
+
+
+def test_gradient_is_the_losses(limits):
+    """Central differences of the sum."""
+    x, y = problem((6, 7), np.dtype(np.float64), "around 0")
+    weight, pos_weight = np.linspace(0.5, 2, 6)[:, None], np.linspace(3, 0, 7)
+    keywords = {"weight": weight, "pos_weight": pos_weight, "reduction": "mean"}
+    _, grad = csoftmax.binary_cross_entropy_value_and_grad(x, y, **keywords)
+    for i in np.ndindex(x.shape):
+        step = np.zeros_like(x)
+        step[i] = 1e-5
+        up, down = (csoftmax.binary_cross_entropy(x + s, y, **keywords) for s in (step, -step))
+        np.testing.assert_allclose((up - down) / 2e-5, grad[i], atol=1e-9)

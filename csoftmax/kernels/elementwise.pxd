@@ -10,14 +10,19 @@ from cpython.mem cimport PyMem_RawFree
 from libc.math cimport NAN
 from numpy cimport npy_intp
 
-from csoftmax.kernels.arithmetic cimport DoubleDouble, ExpParams, exp_params
+from csoftmax.kernels.arithmetic cimport (
+    PLAIN, DoubleDouble, ExpParams, exp_params, exponential,
+)
 from csoftmax.kernels.copies cimport copy_rows
-from csoftmax.kernels.formulas cimport binary_cross_entropy_of, log_sigmoid_of, sigmoid_of
+from csoftmax.kernels.formulas cimport (
+    binary_cross_entropy_grad_of, binary_cross_entropy_of, coefficient_of_right,
+    coefficient_of_wrong, log_sigmoid_of, sigmoid_of,
+)
 from csoftmax.kernels.lanes cimport FLOAT_LANES, LaneSums, add_term, clear, finished
 from csoftmax.kernels.passes cimport lanes_of
 from csoftmax.kernels.plan cimport (
-    BINARY_CROSS_ENTROPY, COMPANION, LOGITS, LOG_SIGMOID, POS_WEIGHT, RESULT, ROLES, SIGMOID,
-    WEIGHT, Function, Plan, locate,
+    BINARY_CROSS_ENTROPY, BINARY_CROSS_ENTROPY_AND_GRAD, COMPANION, LOGITS, LOG_SIGMOID,
+    POS_WEIGHT, RESULT, ROLES, ROW_RESULT, SIGMOID, WEIGHT, Function, Plan, locate,
 )
 from csoftmax.kernels.stops cimport NUMBERS_PER_SHARE, is_stopped, must_stop, scratch_memory
 from csoftmax.kernels.threads cimport Work, share, threads_for
@@ -26,47 +31,74 @@ from csoftmax.kernels.threads cimport Work, share, threads_for
 cdef enum:
     BLOCK = 1024                 # numbers: 4 KiB of each operand, or 8
     SUMMED = 8192
-    OPERANDS = WEIGHT + 1        # the roles that are in use here
+    OPERANDS = 6    # of a call, at most: the stack has copies of their blocks
 
 
-cdef inline floating value_of(
-    Function function, floating **operands, Py_ssize_t i, const ExpParams *of_zero
+cdef inline void compute_number(
+    Function function, floating **operands, Py_ssize_t i, const ExpParams *of_zero, floating scale,
+    floating *value, floating *loss
 ) noexcept nogil:
+    """The results that the function has."""
+    cdef floating x = operands[LOGITS][i], e, right, wrong
     if function == SIGMOID:
-        return sigmoid_of(operands[LOGITS][i], of_zero)
+        value[0] = sigmoid_of(x, of_zero)
+        return
     if function == LOG_SIGMOID:
-        return log_sigmoid_of(operands[LOGITS][i], of_zero)
-    return binary_cross_entropy_of(
-        operands[LOGITS][i], operands[COMPANION][i], operands[WEIGHT][i], operands[POS_WEIGHT][i],
-        of_zero,
+        value[0] = log_sigmoid_of(x, of_zero)
+        return
+    e = exponential(-x if x > 0 else x, of_zero, PLAIN)
+    right = coefficient_of_right(
+        operands[COMPANION][i], operands[WEIGHT][i], operands[POS_WEIGHT][i]
     )
+    wrong = coefficient_of_wrong(operands[COMPANION][i], operands[WEIGHT][i])
+    loss[0] = binary_cross_entropy_of(x, e, right, wrong)
+    if function == BINARY_CROSS_ENTROPY_AND_GRAD:
+        value[0] = binary_cross_entropy_grad_of(x, e, right, wrong, scale)
 
 
-cdef inline void write_values(
-    Function function, floating **operands, Py_ssize_t n
+cdef inline void write_results(
+    Function function, floating **operands, Py_ssize_t n, floating scale
 ) noexcept nogil:
-    """The results may take the place of an input."""
+    """They may take the place of the logits."""
     cdef Py_ssize_t LANES = lanes_of[floating](0), i = 0, k
     cdef ExpParams of_zero = exp_params[floating](0, 1, False, 0)
+    cdef bint has_values = function != BINARY_CROSS_ENTROPY
+    cdef bint has_losses = function >= BINARY_CROSS_ENTROPY
     cdef floating values[FLOAT_LANES]
-    cdef floating *y = operands[RESULT]
+    cdef floating losses[FLOAT_LANES]
     while i + LANES <= n:
         for k in range(LANES):
-            values[k] = value_of(function, operands, i + k, &of_zero)
-        for k in range(LANES):
-            y[i + k] = values[k]
+            compute_number(function, operands, i + k, &of_zero, scale, values + k, losses + k)
+        if has_values:
+            for k in range(LANES):
+                operands[RESULT][i + k] = values[k]
+        if has_losses:
+            for k in range(LANES):
+                operands[ROW_RESULT][i + k] = losses[k]
         i += LANES
     for i in range(i, n):
-        y[i] = value_of(function, operands, i, &of_zero)
+        compute_number(function, operands, i, &of_zero, scale, values, losses)
+        if has_values:
+            operands[RESULT][i] = values[0]
+        if has_losses:
+            operands[ROW_RESULT][i] = losses[0]
 
 
-cdef inline void compute_block(Function function, floating **operands, npy_intp n) noexcept nogil:
+cdef inline void compute_block(
+    Function function, floating **operands, npy_intp n, floating scale
+) noexcept nogil:
     if function == SIGMOID:    # constants, for loops that do nothing for the others
-        write_values(SIGMOID, operands, n)
+        write_results(SIGMOID, operands, n, scale)
     elif function == LOG_SIGMOID:
-        write_values(LOG_SIGMOID, operands, n)
+        write_results(LOG_SIGMOID, operands, n, scale)
+    elif function == BINARY_CROSS_ENTROPY:
+        write_results(BINARY_CROSS_ENTROPY, operands, n, scale)
     else:
-        write_values(BINARY_CROSS_ENTROPY, operands, n)
+        write_results(BINARY_CROSS_ENTROPY_AND_GRAD, operands, n, scale)
+
+
+cdef inline bint is_result(int role) noexcept nogil:
+    return role == RESULT or role == ROW_RESULT
 
 
 cdef inline floating *block_or_copy(
@@ -91,7 +123,7 @@ cdef inline void copy_block(
     while count > 0:
         part = min(count, plan.shape[0] - place)
         locate(plan, group, place, places)
-        if role == RESULT:
+        if is_result(role):
             copy_rows[floating](<char *> copy, size, 0, places[role], stride, 0, part, 1, 0)
         else:
             copy_rows[floating](places[role], stride, 0, <char *> copy, size, 0, part, 1, 0)
@@ -106,6 +138,7 @@ cdef struct Blocks:
     const Plan *plan
     npy_intp numbers
     npy_intp begin    # of the blocks that threads share
+    double scale      # of gradients
 
 
 cdef inline void over_blocks(
@@ -113,35 +146,45 @@ cdef inline void over_blocks(
 ) noexcept nogil:
     cdef const Blocks *all = <Blocks *> work
     cdef const Plan *plan = all.plan
-    cdef floating copies[OPERANDS][BLOCK]
-    cdef floating *operands[OPERANDS]
+    cdef floating memory[OPERANDS][BLOCK]
+    cdef floating *copies[ROLES]
+    cdef floating *operands[ROLES]
     cdef npy_intp block, start, count, i
-    cdef int role
+    cdef int role, used = 0
+    for role in range(ROLES):
+        copies[role] = NULL
+        if plan.data[role] != NULL:
+            copies[role] = memory[used]
+            used += 1
     for block in range(all.begin + first, all.begin + last):
         start = block * BLOCK
         count = min(BLOCK, all.numbers - start)
-        for role in range(OPERANDS):
+        for role in range(ROLES):
+            if copies[role] == NULL:
+                continue
             operands[role] = block_or_copy(plan, role, start, count, copies[role])
-            if plan.data[role] == NULL or role == RESULT or operands[role] != copies[role]:
+            if is_result(role) or operands[role] != copies[role]:
                 continue
             if not plan.is_number[role]:
                 copy_block(plan, role, start, count, copies[role])
             elif block == all.begin + first:    # for all blocks, of which the last is shorter
                 for i in range(count):
                     copies[role][i] = (<floating *> plan.data[role])[0]
-        compute_block(all.function, operands, count)
-        if operands[RESULT] == copies[RESULT]:
-            copy_block(plan, RESULT, start, count, copies[RESULT])
+        compute_block(all.function, operands, count, <floating> all.scale)
+        for role in range(ROLES):
+            if is_result(role) and copies[role] != NULL and operands[role] == copies[role]:
+                copy_block(plan, role, start, count, copies[role])
 
 
 cdef inline void over_numbers(
-    Function function, const Plan *plan, floating type_tag
+    Function function, const Plan *plan, double scale, floating type_tag
 ) noexcept nogil:
     """In shares, between which signals are handled."""
     cdef Blocks all
     cdef npy_intp blocks, first = 0, last, numbers
     all.function = function
     all.plan = plan
+    all.scale = scale
     all.numbers = plan.groups * plan.shape[0]
     blocks = (all.numbers + BLOCK - 1) // BLOCK
     while first < blocks and not is_stopped():

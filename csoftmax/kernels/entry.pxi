@@ -36,11 +36,11 @@ from csoftmax.kernels.formulas cimport is_finite
 from csoftmax.kernels.lanes cimport add_term
 from csoftmax.kernels.memory cimport CSOFTMAX_KEEPS_MEMORY, keep_limit, new_result
 from csoftmax.kernels.plan cimport (
-    BINARY_CROSS_ENTROPY, CLASS_LOSS, COMPANION, ENTROPY, HESSIAN, INDEX_LOSS, LOGITS, LOGSUMEXP,
-    LOG_SIGMOID, LOG_SOFTMAX, LOG_SOFTMAX_VJP, MASK, NLL_LOSS, POS_WEIGHT, RESULT, ROLES,
-    ROW_RESULT, SIGMOID, SIGN, SOFTMAX, SOFTMAX_AND_LOGSUMEXP, SOFTMAX_VJP, TARGET, TARGETS_LOSS,
-    TEMPERATURE, WEIGHT, WEIGHTED_LOGSUMEXP, Axes, Function, Plan, collapse, set_operand,
-    start_plan,
+    BINARY_CROSS_ENTROPY, BINARY_CROSS_ENTROPY_AND_GRAD, CLASS_LOSS, COMPANION, ENTROPY, HESSIAN,
+    INDEX_LOSS, LOGITS, LOGSUMEXP, LOG_SIGMOID, LOG_SOFTMAX, LOG_SOFTMAX_VJP, MASK, NLL_LOSS,
+    POS_WEIGHT, RESULT, ROLES, ROW_RESULT, SIGMOID, SIGN, SOFTMAX, SOFTMAX_AND_LOGSUMEXP,
+    SOFTMAX_VJP, TARGET, TARGETS_LOSS, TEMPERATURE, WEIGHT, WEIGHTED_LOGSUMEXP, Axes, Function,
+    Plan, collapse, set_operand, start_plan,
 )
 from csoftmax.kernels.stops cimport raise_if_stopped
 from csoftmax.kernels.threads cimport (
@@ -121,7 +121,6 @@ cdef bint scan_targets(Call *call, floating type_tag) noexcept nogil:
 cdef bint compute(Call *call, floating type_tag) noexcept nogil:
     """False, and nothing is written, if a class index is wrong."""
     cdef npy_intp n = call.plan.n
-    cdef int summed = RESULT if call.operation.function >= SIGMOID else ROW_RESULT
     if not scan_targets[floating](call, 0):
         return False
     call.loss.share = 1.0 - call.label_smoothing
@@ -131,11 +130,11 @@ cdef bint compute(Call *call, floating type_tag) noexcept nogil:
     if n * call.plan.rows > 0:
         collapse(&call.plan)
         if call.operation.function >= SIGMOID:
-            over_numbers[floating](call.operation.function, &call.plan, 0)
+            over_numbers[floating](call.operation.function, &call.plan, call.loss.scale, 0)
         else:
             over_rows[floating](&call.operation, &call.plan, &call.loss, 0)
     if call.is_summed:
-        call.sum = sum_of_numbers(<const floating *> call.plan.data[summed], call.plan.rows)
+        call.sum = sum_of_numbers(<const floating *> call.plan.data[ROW_RESULT], call.plan.rows)
         call.sum = call.sum / call.divisor if call.divisor != 0 else NAN
         if call.sum != call.sum:    # one NaN, whichever it was among the numbers
             call.sum = NAN
@@ -674,9 +673,16 @@ def nll_loss(log_probs, target, axis, weight, sample_weight, ignore_index, reduc
     )
 
 
-def binary_cross_entropy(logits, target, weight, pos_weight, reduction):
+def binary_cross_entropy(
+    logits, target, weight, pos_weight, reduction, bint has_grad=False, out=None, divisor=None
+):
+    """As `cross_entropy`."""
     cdef Call call
-    if not start_call(&call, BINARY_CROSS_ENTROPY, logits, ()) or not (
+    cdef Function function = (
+        BINARY_CROSS_ENTROPY_AND_GRAD if has_grad else BINARY_CROSS_ENTROPY
+    )
+    cdef ndarray losses, grad = None
+    if not start_call(&call, function, logits, ()) or not (
         PyArray_CheckExact(target) and has_shape(target, &call.axes)
     ):
         return None
@@ -686,7 +692,13 @@ def binary_cross_entropy(logits, target, weight, pos_weight, reduction):
     target = read_operand(&call, COMPANION, target)
     weight = read_operand(&call, WEIGHT, one if weight is None else weight)
     pos_weight = read_operand(&call, POS_WEIGHT, one if pos_weight is None else pos_weight)
-    return computed(&call, room_for(&call, RESULT, None, logits), None)
+    if divisor is not None:
+        call.divisor = divisor
+    losses = room_for(&call, ROW_RESULT, None, None)
+    if has_grad:
+        grad = room_for(&call, RESULT, out, logits)
+    value = computed(&call, losses, None)
+    return (value, delivered(grad, out)) if has_grad and value is not None else value
 
 
 # Settings

@@ -271,19 +271,46 @@ cdef inline floating log_sigmoid_of(floating x, const ExpParams *of_zero) noexce
     return value_or_zero(x, x < 0) - log_1p_up_to_one(e)
 
 
-cdef inline floating binary_cross_entropy_of(
-    floating x, floating target, floating weight, floating pos_weight, const ExpParams *of_zero
-) noexcept nogil:
-    """weight (pos_weight t softplus(-x) + (1 - t) softplus(x)); softplus(x) = max(x, 0) + rest.
+# Of a label that is right with the chance t: a softplus(-x) + b softplus(x) is the loss, where
+# a = weight pos_weight t and b = weight (1 - t), and b sigmoid(x) - a sigmoid(-x) its gradient.
+# Both are made of e = exp(-|x|).
+#
+# What has the coefficient 0 doesn't count, even if it is infinite; nor does an infinite weight of
+# what is 0. Products of weights come first: one with a large logit may be too large without the
+# other.
 
-    What has the weight 0 doesn't count, even if it is infinite. Products of weights come first: one
-    with a large logit may be too large without the other."""
-    cdef floating rest = log_1p_up_to_one(exponential(-x if x > 0 else x, of_zero, PLAIN))
-    cdef floating of_positive = rest if x > 0 else rest - x
-    cdef floating of_negative = rest + x if x > 0 else rest
-    cdef floating one = 1, positive = weight * (pos_weight * target)
-    cdef floating negative = weight * (one - target)
-    return (
-        value_or_zero(positive * of_positive, positive != 0)
-        + value_or_zero(negative * of_negative, negative != 0)
+cdef inline floating coefficient_of_right(
+    floating target, floating weight, floating pos_weight
+) noexcept nogil:
+    return value_or_zero(
+        weight * (pos_weight * target), (target != 0) & (weight != 0) & (pos_weight != 0)
     )
+
+
+cdef inline floating coefficient_of_wrong(floating target, floating weight) noexcept nogil:
+    cdef floating one = 1
+    return value_or_zero(weight * (one - target), (target != 1) & (weight != 0))
+
+
+cdef inline floating binary_cross_entropy_of(
+    floating x, floating e, floating right, floating wrong
+) noexcept nogil:
+    """softplus(x) = max(x, 0) + log(1 + e)."""
+    cdef floating rest = log_1p_up_to_one(e)
+    cdef floating of_right = rest if x > 0 else rest - x
+    cdef floating of_wrong = rest + x if x > 0 else rest
+    return (
+        value_or_zero(right * of_right, (right != 0) & (of_right != 0))
+        + value_or_zero(wrong * of_wrong, (wrong != 0) & (of_wrong != 0))
+    )
+
+
+cdef inline floating binary_cross_entropy_grad_of(
+    floating x, floating e, floating right, floating wrong, floating scale
+) noexcept nogil:
+    """Of both sigmoids one is 1 / (1 + e) and the other e times that. So the terms are brought
+    together before they are rounded, and both keep their digits however far out x is."""
+    cdef floating one = 1
+    cdef floating far = -right if x > 0 else wrong    # from what x says
+    cdef floating near = wrong if x > 0 else -right
+    return multiply_add(value_or_zero(far, e != 0), e, near) * (scale / (one + e))

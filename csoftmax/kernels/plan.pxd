@@ -48,7 +48,8 @@ cdef enum Function:
     # of single numbers
     SIGMOID
     LOG_SIGMOID
-    BINARY_CROSS_ENTROPY
+    BINARY_CROSS_ENTROPY             # its results are of rows, as those of other losses
+    BINARY_CROSS_ENTROPY_AND_GRAD
 
 
 cdef struct Axes:

@@ -32,6 +32,7 @@ BUILDERS = {
     "sigmoid": sigmoid,
     "log_sigmoid": sigmoid,
     "binary_cross_entropy": binary_cross_entropy,
+    "binary_cross_entropy_value_and_grad": binary_cross_entropy,
 }
 FUNCTIONS = list(BUILDERS)
 
