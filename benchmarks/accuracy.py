@@ -107,4 +107,8 @@ def exact(operation, case):
         case "binary_cross_entropy":
             x, target = x.astype(LONG), table.probabilities_for(x)
             return (softplus(x) - target * x).mean().reshape(1)
+        case "binary_cross_entropy + grad":
+            soft = first_rows(table.probabilities_for(x), case.axis).astype(LONG)
+            wrong = (1 - soft) / (1 + np.exp(-rows.astype(LONG)))
+            return (wrong - soft / (1 + np.exp(rows.astype(LONG)))) / target.size / rows.shape[-1]
     raise ValueError(f"no reference for {operation}")

@@ -173,6 +173,10 @@ def numpy_binary_cross_entropy(x, target):
     return (np.logaddexp(0, x) - target * x).mean()
 
 
+def numpy_binary_value_and_grad(x, target):
+    return numpy_binary_cross_entropy(x, target), (numpy_sigmoid(x) - target) / x.size
+
+
 def math_rows(function, x):
     """Pure Python on lists of floats, row by row."""
     if x.ndim == 1:
@@ -226,13 +230,14 @@ def torch_entropy(x, axis):
     return lambda: categorical(logits=x, validate_args=False).entropy()
 
 
-def torch_value_and_grad(x, target):
+def torch_value_and_grad(x, target, loss="cross_entropy"):
     """PyTorch's classes are along the second axis, as they are in all the cases."""
     x = torch().from_numpy(x).requires_grad_()
     target = torch().from_numpy(target)
+    function = getattr(torch().nn.functional, loss)
 
     def call():
-        loss = torch().nn.functional.cross_entropy(x, target)
+        loss = function(x, target)
         (grad,) = torch().autograd.grad(loss, x)
         return loss.detach(), grad
 
@@ -348,7 +353,7 @@ def jax_entropy(x, axis):
     return -(jax().numpy.exp(log_probabilities) * log_probabilities).sum(axis=axis)
 
 
-def jax_binary_cross_entropy(x, target):
+def jax_binary_cross_entropy(x, target, axis=None):
     return (jax().numpy.logaddexp(0, x) - target * x).mean()
 
 
@@ -591,6 +596,22 @@ TABLE = {
             torch_input(x), torch_input(probabilities_for(x)),
         ),
         "jax": lambda x, t, axis: jax_call(jax_binary_cross_entropy, x, probabilities_for(x)),
+    },
+    "binary_cross_entropy + grad": {
+        "csoftmax": lambda x, t, axis: partial(
+            csoftmax.binary_cross_entropy_value_and_grad, x, probabilities_for(x)
+        ),
+        "csoftmax out=": lambda x, t, axis: partial(
+            csoftmax.binary_cross_entropy_value_and_grad, x, probabilities_for(x),
+            out=np.empty_like(x),
+        ),
+        "numpy": lambda x, t, axis: partial(numpy_binary_value_and_grad, x, probabilities_for(x)),
+        "torch": lambda x, t, axis: torch_value_and_grad(
+            x, probabilities_for(x), "binary_cross_entropy_with_logits"
+        ),
+        "jax": lambda x, t, axis: jax_value_and_grad(
+            x, probabilities_for(x), axis, jax_binary_cross_entropy
+        ),
     },
 }
 

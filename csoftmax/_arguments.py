@@ -16,6 +16,11 @@ COMPUTED_IN_FLOAT64 = {np.dtype(char).num for char in "diIlLqQ"}
 FLOATING = {np.dtype(char).num for char in "efdg"}
 
 
+def is_bfloat16(dtype):
+    """ml_dtypes', which is not imported here: a type of its own, told by its name."""
+    return dtype.num >= 256 and dtype.name == "bfloat16"
+
+
 def quiet():
     """A context for arithmetic of NumPy's: no warnings are given, and no flags are left."""
     return _dispatch.kernels.quiet()
@@ -46,13 +51,14 @@ def as_logits(x, name="x"):
 
 
 def is_allowed(dtype):
-    return dtype.num in COMPUTED_IN_FLOAT32 or dtype.num in COMPUTED_IN_FLOAT64
+    num = dtype.num
+    return num in COMPUTED_IN_FLOAT32 or num in COMPUTED_IN_FLOAT64 or is_bfloat16(dtype)
 
 
 def refuse_dtype(array, name, source=""):
     raise TypeError(
-        f"{name} must be float32 or float64, or float16, bool or an integer type, which are "
-        f"converted; got {array.dtype}{source}"
+        f"{name} must be float32 or float64, or float16, bfloat16, bool or an integer type, which "
+        f"are converted; got {array.dtype}{source}"
     )
 
 
@@ -95,8 +101,7 @@ def computed(result):
 def delivered(result, out):
     if out is None:
         return result
-    with quiet():    # of the cast
-        out[...] = result
+    _dispatch.kernels.assign(out, result)
     return out
 
 
@@ -240,7 +245,7 @@ def require_out(out, shape):
         raise TypeError(f"out must be a NumPy array, got {kind}")
     if out.shape != shape:
         raise ValueError(f"out must have the result's shape {shape}, got {out.shape}")
-    if out.dtype.num not in FLOATING:
+    if out.dtype.num not in FLOATING and not is_bfloat16(out.dtype):
         raise TypeError(f"out must be floating-point, got {out.dtype}")
     if not out.flags.writeable:
         raise ValueError("out is read-only")

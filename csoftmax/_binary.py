@@ -1,4 +1,4 @@
-"""sigmoid, its logarithm, binary cross-entropy and its gradient: two classes, of which one has the logit 0."""
+"""sigmoid, log_sigmoid, binary cross-entropy: two classes, of which one has the logit 0."""
 
 from csoftmax._arguments import (
     as_logits,

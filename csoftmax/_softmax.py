@@ -30,10 +30,10 @@ def softmax(x, /, axis=-1, *, temperature=1.0, where=None, out=None):
     Parameters
     ----------
     x : array_like
-        Logits: scores of any size and sign. float32, float16, bool and integers of 8 or 16 bits are
-        computed in float32; float64, wider integers and Python numbers in float64. Not changed,
-        unless it is `out`. Other libraries' arrays in the CPU's memory, labelled ones too, are read
-        where they lie; a Dask array gives a lazy one.
+        Logits: scores of any size and sign. float32, float16, bfloat16 (of ml_dtypes), bool and
+        integers of 8 or 16 bits are computed in float32; float64, wider integers and Python numbers
+        in float64. Not changed, unless it is `out`. Other libraries' arrays in the CPU's memory,
+        labelled ones too, are read where they lie; a Dask array gives a lazy one.
     axis : int, tuple of ints or None, default -1
         The axis or axes to sum over; None: all.
     temperature : float or array_like, default 1.0

@@ -1,5 +1,6 @@
 """The table of inputs: kinds of rows, and the lengths at which loops change."""
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -216,9 +217,17 @@ def chunk_of(dtype):
     return 16384 // dtype.itemsize
 
 
+# Types of other libraries, which NumPy knows when they are imported: one is taken.
+BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
+REFUSED = [
+    np.dtype(one) for one in vars(ml_dtypes).values()
+    if isinstance(one, type) and issubclass(one, np.generic) and one is not ml_dtypes.bfloat16
+]  # fmt: skip
+
 # What is converted, and the type of the results.
 each_input_type = pytest.mark.parametrize(
     ("input_dtype", "result_dtype"),
-    [("float16", "float32"), ("bool", "float32"), ("int8", "float32"), ("uint16", "float32"),
-     ("int32", "float64"), ("uint64", "float64"), (">f4", "float32"), (">f8", "float64")],
+    [("float16", "float32"), ("bfloat16", "float32"), ("bool", "float32"), ("int8", "float32"),
+     ("uint16", "float32"), ("int32", "float64"), ("uint64", "float64"), (">f4", "float32"),
+     (">f8", "float64")],
 )  # fmt: skip

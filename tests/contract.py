@@ -256,7 +256,8 @@ def hold_logsumexp(
 
 def hold_sums(result, totals, signs, rows):
     right, computed, kept = rows.logsumexp, result.computed, rows.defined
-    np.testing.assert_array_equal(totals[~kept], rows.maximum[~kept].astype(totals.dtype))
+    others = rows.maximum[~kept].astype(totals.dtype).astype(computed)
+    np.testing.assert_array_equal(totals[~kept].astype(computed), others)
     if signs is not None:
         right_sign = np.where(rows.maximum == -INF, 0, np.where(rows.maximum > -INF, 1, NAN))
         np.testing.assert_array_equal(signs, right_sign.astype(computed))
@@ -902,6 +903,9 @@ class BinaryLosses:
         right, wrong = np.where(w * v * t == 0, 0, right), np.where(w * (1 - t) == 0, 0, wrong)
         self.terms = np.broadcast_to(np.maximum(np.abs(right), np.abs(wrong)), shape)
         self.gradient = np.broadcast_to(wrong - right, shape)
+        # Where e^-|z| may be 0, that much may be missing.
+        missing = np.maximum(np.abs(w * v * t), np.abs(w * (1 - t))) * TINY[computed]
+        self.missing = np.where(np.exp(-np.abs(z)) < 2 * TINY[computed], missing, 0)
 
     def limit(self, result):
         return result.limits["log, one class" if self.is_weighted else "sigmoid"]
@@ -918,10 +922,11 @@ class BinaryLosses:
         require(gradient[(self.terms == 0) & ~self.nan] == 0, "a gradient of 0")
         terms, right = self.terms / divisor, self.gradient / divisor
         kept = ~self.nan & (self.terms <= MAX[result.computed])
-        # What is below the smallest normal number may be 0; so may what is e^-|x| times that.
-        small = kept & (terms < TINY[result.computed])
-        require(np.abs(gradient[small]) <= TINY[result.computed] * (1 + 1e-6), "small gradients")
-        kept &= ~small
+        # What is below the smallest normal number may be 0.
+        near_0 = np.maximum(TINY[result.computed], 4 * self.missing)
+        small = kept & (terms < near_0)
+        require(np.abs(gradient[small]) <= near_0[small] * (1 + 2.0**-7), "small gradients")
+        kept &= ~small & (self.missing < terms * EPS[result.computed])
         limit = result.limits["gradient"]
         result.hold(gradient[kept], right[kept], limit, terms[kept], "gradient")
 

@@ -15,8 +15,12 @@ EPS = {F32: float(np.finfo(F32).eps), F64: float(np.finfo(F64).eps)}
 MANTISSA_BITS = {F32: 24, F64: 53}
 
 
+# By name: types of other libraries have the characters and kinds of NumPy's.
+IN_FLOAT32 = {"float32", "float16", "bfloat16", "bool", "int8", "uint8", "int16", "uint16"}
+
+
 def computed_type(dtype):
-    return F32 if dtype.char in "fe?bBhH" else F64
+    return F32 if dtype.name in IN_FLOAT32 else F64
 
 
 def limits_of(build):

@@ -169,7 +169,8 @@ def losses(name):
 
 
 def binary_losses(name):
-    places, weights = ("logits", "chances"), {"weight": "weight_of_each", "pos_weight": "pos_weight"}
+    places = ("logits", "chances")
+    weights = {"weight": "weight_of_each", "pos_weight": "pos_weight"}
     return [(name, places, {}, NONE), (f"{name}, weights", places, weights)]
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from csoftmax import _dispatch
 
+from .cases import BFLOAT16
 from .functions import CALLS
 
 USABLE = [isa for isa in _dispatch.isas_built if isa in _dispatch.isas_supported]
@@ -52,6 +53,16 @@ def from_kernels(name, x):
 def mentioning(*words):
     """A pattern for messages that have all of these, in any order."""
     return "".join(f"(?=.*{re.escape(str(word))})" for word in words)
+
+
+def rounded_to(dtype, x):
+    """Once, and of two the even one; ml_dtypes goes from float64 to bfloat16 by way of float32."""
+    if dtype != "bfloat16":
+        return x.astype(dtype)
+    x = np.asarray(x, np.float64)
+    _, exponent = np.frexp(x)
+    last = np.maximum(exponent - 8, -133)    # place of the last of 8 bits, or of a subnormal's
+    return np.ldexp(np.rint(np.ldexp(x, -last)), last).astype(BFLOAT16)
 
 
 def garbage(shape, dtype):

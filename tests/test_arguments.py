@@ -9,11 +9,15 @@ from numpy.exceptions import AxisError
 
 import csoftmax
 
+from .cases import REFUSED
 from .exact import INF, NAN
 from .functions import FUNCTIONS, ROWS
 from .helpers import mentioning
 
-NO_NUMBERS = [np.longdouble, np.complex64, object, "U3", "M8[s]"]
+NO_NUMBERS = [
+    np.longdouble, np.complex64, object, "U3", "M8[s]", "m8[s]", "V2", "V4",
+    [("x", "f4")], [("x", "f4"), ("y", "f4")], *REFUSED,
+]  # fmt: skip
 OF_NUMBERS = {"x", "logits", "log_probs", "grad", "y", "log_y"}
 
 
@@ -63,6 +67,11 @@ def wrong_temperature(function, shape):
         yield {"temperature": number}, ValueError, message
         for array in (good, good.astype(np.float32), np.ones(2 * rows)[::2]):
             yield {"temperature": last_wrong(array, number)}, ValueError, message
+    for dtype in NO_NUMBERS:
+        of_rows = np.zeros(rows, dtype)
+        message = re.escape(f"temperature must be a real number or array, got {of_rows.dtype}")
+        for array in (of_rows, of_rows[:1].reshape(())):
+            yield {"temperature": array}, TypeError, message
     for number in ("1", None, 1j):
         yield {"temperature": number}, TypeError, "temperature must be a real number or array, got"
     for other in ((rows + 1,), (2, rows)):
@@ -79,6 +88,10 @@ def wrong_where(function, shape):
         np.ones(shape, object), [[1] * n] * rows, 1, 0.0, "yes", [],
     ):  # fmt: skip
         message = f"where must be an array of bool, got {np.asarray(where).dtype}"
+        yield {"where": where}, TypeError, message
+    for dtype in NO_NUMBERS:
+        where = np.zeros(shape, dtype)
+        message = re.escape(f"where must be an array of bool, got {where.dtype}")
         yield {"where": where}, TypeError, message
     for other in ((n, rows), (rows,), (rows, n + 1), (0, n), (2, rows, n), (1, rows, n)):
         message = mentioning("where", other, shape)
@@ -105,9 +118,9 @@ def wrong_out(function, shape):
     for other in (shape[::-1] if len(shape) > 1 else (*shape, 1), (1, *shape)):
         message = f"out must have the result's shape {shape}, got {other}"
         yield {"out": np.empty(other, np.float32)}, ValueError, re.escape(message)
-    for dtype in (int, complex):
-        message = f"out must be floating-point, got {np.dtype(dtype)}"
-        yield {"out": np.empty(shape, dtype)}, TypeError, message
+    for dtype in (int, complex, *(one for one in NO_NUMBERS if one is not np.longdouble)):
+        message = re.escape(f"out must be floating-point, got {np.dtype(dtype)}")
+        yield {"out": np.zeros(shape, dtype)}, TypeError, message
     yield {"out": np.empty(shape).tolist()}, TypeError, "out must be a NumPy array, got list"
     yield {"out": np.broadcast_to(np.float32(0), shape)}, ValueError, "out is read-only"
 
@@ -144,7 +157,9 @@ def wrong_weight(function, shape, parameter="weight"):
     n = shape[1]
     good = np.ones(n)
     for dtype in NO_NUMBERS:
-        yield {parameter: np.zeros(n, dtype)}, TypeError, f"^{parameter} must be .*got"
+        weight = np.zeros(n, dtype)
+        message = f"^{parameter} must be .*got " + re.escape(str(weight.dtype))
+        yield {parameter: weight}, TypeError, message
     if function.axes == "none":
         for other in ((n - 1,), (n + 1,), (n, n), (n, 1), (1, *shape), (2, *shape), (0,)):
             yield {parameter: np.ones(other)}, ValueError, mentioning(parameter, shape, other)
@@ -174,7 +189,9 @@ def wrong_target(function, shape):
         for other in ((n,), (rows, 1), (1, n), (n, rows), (rows,), (), (1, *shape), (0, n)):
             yield {"target": np.zeros(other)}, ValueError, mentioning("target", shape, other)
         for dtype in NO_NUMBERS:
-            yield {"target": np.zeros(shape, dtype)}, TypeError, "target must be .*got"
+            target = np.zeros(shape, dtype)
+            message = "^target must be .*got " + re.escape(str(target.dtype))
+            yield {"target": target}, TypeError, message
         return
     yield from wrong_indices(function, shape)
     of_rows = mentioning("target", (rows,), *([] if function.name == "nll_loss" else [shape]))
@@ -185,10 +202,10 @@ def wrong_target(function, shape):
         yield {"target": np.zeros(other)}, (TypeError, ValueError), message
     for dtype in ("float16", "float64", "bool"):
         yield {"target": np.ones(rows, dtype)}, TypeError, of_rows + mentioning(dtype)
-    for dtype in (complex, object, "U1"):
+    for dtype in NO_NUMBERS:
         for other in (rows,) if function.name == "nll_loss" else (rows, shape):
-            message = mentioning("target", np.dtype(dtype).name if dtype != "U1" else "<U1")
-            yield {"target": np.zeros(other, dtype)}, TypeError, message
+            target = np.zeros(other, dtype)
+            yield {"target": target}, TypeError, mentioning("target", target.dtype)
     if function.name == "nll_loss":
         for target in (np.full(shape, 0.25), np.eye(*shape, dtype=int)):
             yield {"target": target}, (TypeError, ValueError), of_rows

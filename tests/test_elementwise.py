@@ -117,9 +117,8 @@ def test_losses(points, targets, dtype, limits):
     for reduction in ("none", "sum", "mean"):
         both = csoftmax.binary_cross_entropy_value_and_grad(x, y, reduction=reduction)
         hold_losses_and_grad(both, limits, x, y, reduction=reduction)
-    np.testing.assert_array_equal(loss, csoftmax.binary_cross_entropy_value_and_grad(
-        x, y, reduction="none"
-    )[0])
+    both = csoftmax.binary_cross_entropy_value_and_grad(x, y, reduction="none")
+    np.testing.assert_array_equal(both[0], loss)
 
 
 @each_points
@@ -229,8 +228,7 @@ def test_gradients_in_both_tails(dtype):
         (-INF, 1, {"pos_weight": 0}, 0), (INF, 0, {"weight": 0}, 0), (-INF, 1, {"weight": 0}, 0),
         (0, 0, {"pos_weight": INF}, 0.5), (INF, 0, {"pos_weight": INF}, 1),
         (0, 1, {"pos_weight": INF}, -INF), (0, 1, {"weight": INF}, -INF),
-        (0, 0, {"weight": INF}, INF), (INF, 1, {"weight": INF}, 0), (-INF, 0, {"weight": INF}, 0),
-        (0, 1, {"weight": 0, "pos_weight": INF}, 0), (INF, 1, {"pos_weight": INF}, 0),
+        (0, 0, {"weight": INF}, INF), (0, 1, {"weight": 0, "pos_weight": INF}, 0),
         (0, 0, {"weight": -2}, -1), (0, 1, {"weight": -2}, 1), (0, 1, {"weight": NAN}, NAN),
         (0, 0, {"weight": NAN}, NAN),
     ],

@@ -62,6 +62,7 @@ WITH_SCRATCH = [
     ("cross_entropy_value_and_grad, shares", "rows with gaps"),
     ("softmax_vjp", "rows with gaps"), ("log_softmax_vjp", "long rows"),
     ("binary_cross_entropy, weights", "many rows"),
+    ("binary_cross_entropy_value_and_grad, weights", "many rows"),
 ]  # fmt: skip
 
 

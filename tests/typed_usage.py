@@ -153,6 +153,15 @@ def losses_and_gradients() -> None:
         tuple[NDArray[np.float32] | Any, NDArray[np.float32]],
     )
     assert_type(both(SINGLE, INDICES, out=DOUBLE.copy()), tuple[np.float64, NDArray[np.float64]])
+    binary = cs.binary_cross_entropy_value_and_grad
+    assert_type(binary(DOUBLE, BOOL), tuple[np.float64, NDArray[np.float64] | Any])
+    assert_type(binary(SINGLE, BOOL, weight=2), tuple[np.float64, NDArray[np.float32] | Any])
+    assert_type(binary(0.5, True), tuple[np.float64, NDArray[np.float64] | Any])
+    assert_type(
+        binary(HALF, BOOL, reduction="none"),
+        tuple[NDArray[np.float32] | Any, NDArray[np.float32] | Any],
+    )
+    assert_type(binary(SINGLE, BOOL, out=DOUBLE.copy()), tuple[np.float64, NDArray[np.float64]])
 
 
 def gradients() -> None:
@@ -201,6 +210,7 @@ def lazy() -> None:
     assert_type(cs.softmax_vjp(DOUBLE, x), da.Array)
     assert_type(cs.sigmoid(x), da.Array)
     assert_type(cs.log_sigmoid(x), da.Array)
+    assert_type(cs.binary_cross_entropy_value_and_grad(x, x), tuple[da.Array, da.Array])
 
 
 def dlpack() -> None:
@@ -253,6 +263,7 @@ REFUSED = [
     lambda: cs.sigmoid(COMPLEX),  # type: ignore
     lambda: cs.log_sigmoid(COMPLEX),  # type: ignore
     lambda: cs.binary_cross_entropy(DOUBLE, BOOL, weight="1"),  # type: ignore
+    lambda: cs.binary_cross_entropy_value_and_grad(DOUBLE, BOOL, out=INT),  # type: ignore
     lambda: cs.set_num_threads(1.0),  # type: ignore
     lambda: cs.show_config("json"),  # type: ignore
 ]

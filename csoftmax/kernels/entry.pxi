@@ -19,14 +19,14 @@ from numpy cimport (
     NPY_BOOL, NPY_DOUBLE, NPY_FLOAT, NPY_FLOAT16, NPY_INT, NPY_INT64, NPY_ULONGLONG, NPY_USHORT,
     PyArray_CheckExact, PyArray_CompareLists, PyArray_CopyInto, PyArray_FillWithScalar,
     PyArray_ISBEHAVED_RO, PyArray_ISFLOAT, PyArray_ISINTEGER, PyArray_ISUNSIGNED,
-    PyArray_ISWRITEABLE, PyArray_IS_C_CONTIGUOUS, PyArray_ITEMSIZE, PyArray_TYPE, import_array,
-    ndarray, npy_intp,
+    PyArray_ISUSERDEF, PyArray_ISWRITEABLE, PyArray_IS_C_CONTIGUOUS, PyArray_ITEMSIZE, PyArray_TYPE,
+    import_array, ndarray, npy_intp,
 )
 
 from csoftmax.kernels.arithmetic cimport (
     PLAIN, DoubleDouble, ExpParams, exp_params, exponential, from_double, log_1p,
 )
-from csoftmax.kernels.copies cimport widen
+from csoftmax.kernels.copies cimport narrow_to_bfloat16, widen, widen_bfloat16
 from csoftmax.kernels.elementwise cimport over_numbers, sum_of_numbers
 from csoftmax.kernels.environment cimport (
     CSOFTMAX_COMPILER, FE_ALL_EXCEPT, Environment, enter_environment, feclearexcept, fetestexcept,
@@ -149,6 +149,20 @@ cdef bint compute_in_its_type(Call *call) noexcept nogil:
 
 # Arrays
 
+cdef int number_of_bfloat16 = -1    # among types; ml_dtypes registers it with NumPy
+
+
+cdef bint is_bfloat16(ndarray x) noexcept:
+    """Told by its name: characters and kinds of such types are those of others, too."""
+    global number_of_bfloat16
+    cdef int number = PyArray_TYPE(x)
+    if not PyArray_ISUSERDEF(x):
+        return False
+    if number != number_of_bfloat16 and (<object> x).dtype.name == "bfloat16":
+        number_of_bfloat16 = number
+    return number == number_of_bfloat16
+
+
 cdef inline int computed_type(object x) noexcept:
     """The type that an array is computed in: what a float holds exactly is float. -1 of an array of
     another type, and of what is none."""
@@ -160,7 +174,9 @@ cdef inline int computed_type(object x) noexcept:
         return number
     if number == NPY_FLOAT16 or NPY_BOOL <= number <= NPY_USHORT:
         return NPY_FLOAT
-    return NPY_DOUBLE if NPY_INT <= number <= NPY_ULONGLONG else -1
+    if NPY_INT <= number <= NPY_ULONGLONG:
+        return NPY_DOUBLE
+    return NPY_FLOAT if is_bfloat16(<ndarray> x) else -1
 
 
 cdef inline bint is_usable(ndarray x, int type_number) noexcept:
@@ -194,11 +210,44 @@ cdef class quiet:
         feclearexcept(FE_ALL_EXCEPT & ~self.flags)    # of all units: float16 sets the x87's
 
 
+cdef ndarray bits_of(ndarray x):
+    """An array of bfloat16 as integers, on the same memory."""
+    return (<object> x).view(np.dtype(np.uint16).newbyteorder((<object> x).dtype.byteorder))
+
+
+cdef inline bint is_plain(ndarray x) noexcept:
+    return PyArray_ISBEHAVED_RO(x) and PyArray_IS_C_CONTIGUOUS(x)
+
+
+cdef ndarray from_bfloat16(ndarray x):
+    """In C order."""
+    cdef ndarray bits = x if is_plain(x) else np.array(bits_of(x), np.uint16, order="C")
+    cdef ndarray floats = new_array(x.ndim, x.shape, x.size, NPY_FLOAT)
+    widen_bfloat16(<uint16_t *> bits.data, <float *> floats.data, floats.size)
+    return floats
+
+
+cdef object to_bfloat16(ndarray to, ndarray source):
+    cdef ndarray x = np.asarray(source, order="C")
+    cdef ndarray bits = to if is_plain(to) else np.empty((<object> x).shape, np.uint16)
+    if PyArray_TYPE(x) == NPY_FLOAT:
+        narrow_to_bfloat16(<float *> x.data, <uint16_t *> bits.data, x.size)
+    else:
+        narrow_to_bfloat16(<double *> x.data, <uint16_t *> bits.data, x.size)
+    if bits is not to:
+        PyArray_CopyInto(bits_of(to), bits)
+
+
 cdef object copy_quietly(ndarray to, ndarray source):
     """With a cast."""
     cdef int number = PyArray_TYPE(source)
     cdef Environment host = enter_environment()
     try:
+        if is_bfloat16(to):
+            return to_bfloat16(to, source)
+        if is_bfloat16(source):
+            source = from_bfloat16(source)
+            number = NPY_FLOAT
         if PyArray_TYPE(to) == NPY_FLOAT and is_usable(source, NPY_FLOAT16) and (
             PyArray_IS_C_CONTIGUOUS(source) and PyArray_IS_C_CONTIGUOUS(to)
         ):
@@ -212,9 +261,16 @@ cdef object copy_quietly(ndarray to, ndarray source):
         set_environment(&host)
 
 
+def assign(to, source):
+    copy_quietly(to, np.asarray(source))
+
+
 cdef ndarray converted(ndarray x, int type_number):
     """A copy in C order."""
-    cdef ndarray copy = new_array(x.ndim, x.shape, x.size, type_number)
+    cdef ndarray copy
+    if type_number == NPY_FLOAT and is_bfloat16(x):
+        return from_bfloat16(x)
+    copy = new_array(x.ndim, x.shape, x.size, type_number)
     copy_quietly(copy, x)
     return copy
 
@@ -366,8 +422,8 @@ cdef bint can_be_written(const Call *call, ndarray out) noexcept:
 cdef ndarray room_for(Call *call, int role, object out, object given):
     """Where results are written first; None for an `out` that is wrong.
 
-    Without `out` that is a new array, or the copy that the given logits were converted to. Else it
-    is `out` itself, or a new array in the order of `out`: bits depend on how rows lie.
+    That is `out` itself if it can be, else a new array in the order of `out`: bits depend on how
+    rows lie. In C order the copy that the given logits were converted to is as good.
     """
     cdef bint is_of_rows = role == ROW_RESULT or role == SIGN
     cdef Axes *axes = &call.row_axes if is_of_rows else &call.axes
@@ -375,20 +431,21 @@ cdef ndarray room_for(Call *call, int role, object out, object given):
     cdef bint is_log
     call.is_refused |= out is not None and not (
         PyArray_CheckExact(out) and PyArray_ISWRITEABLE(<ndarray> out)
-        and PyArray_ISFLOAT(<ndarray> out) and has_shape(out, axes)
+        and (PyArray_ISFLOAT(<ndarray> out) or is_bfloat16(<ndarray> out))
+        and has_shape(out, axes)
     )
     if call.is_refused:
         return None
     room = <ndarray> call.arrays[LOGITS]
-    if out is None and (is_of_rows or room is given):
+    if out is not None and not is_of_rows and can_be_written(call, out):
+        room = out
+    elif out is not None and not PyArray_IS_C_CONTIGUOUS(<ndarray> out):
+        room = np.empty_like(out, np.float32 if call.type_number == NPY_FLOAT else np.float64)
+    elif is_of_rows or room is given:
         room = new_array(
             axes.count, axes.lengths, call.plan.rows * (1 if is_of_rows else call.plan.n),
             call.type_number,
         )
-    elif out is not None and not is_of_rows and can_be_written(call, out):
-        room = out
-    elif out is not None:
-        room = np.empty_like(out, np.float32 if call.type_number == NPY_FLOAT else np.float64)
     call.is_refused = not set_operand(&call.plan, role, room, axes)
     if call.plan.n == 0:    # the logarithm of a sum of nothing; what else rows without a class have
         is_log = role == ROW_RESULT and call.operation.function in (

@@ -18,10 +18,11 @@ from cython cimport floating
 from libc.math cimport INFINITY, fabs
 
 from csoftmax.kernels.arithmetic cimport (
-    PLAIN, DoubleDouble, ExpParams, Kind, dd_add, dd_mul, dd_reciprocal, dd_sum, exact_fma,
-    exp_dd, exponential, from_double, log_1p, log_1p_up_to_one, multiply_add, two_sum,
+    PLAIN, DoubleDouble, ExpParams, Kind, dd_add, dd_mul, dd_reciprocal, dd_sum, exact_fma, exp_dd,
+    exponential, from_double, log_1p, log_1p_up_to_one, minus_log_1p, multiply_add, two_sum,
     value_or_zero,
 )
+from csoftmax.kernels.threads cimport share
 
 cdef extern from * nogil:
     """
@@ -268,16 +269,15 @@ cdef inline floating sigmoid_of(floating x, const ExpParams *of_zero) noexcept n
 cdef inline floating log_sigmoid_of(floating x, const ExpParams *of_zero) noexcept nogil:
     """min(x, 0) - log(1 + exp(-|x|)): two terms of one sign, so nothing cancels."""
     cdef floating e = exponential(-x if x > 0 else x, of_zero, PLAIN)
-    return value_or_zero(x, x < 0) - log_1p_up_to_one(e)
+    return minus_log_1p(value_or_zero(x, x < 0), e)
 
 
 # Of a label that is right with the chance t: a softplus(-x) + b softplus(x) is the loss, where
 # a = weight pos_weight t and b = weight (1 - t), and b sigmoid(x) - a sigmoid(-x) its gradient.
 # Both are made of e = exp(-|x|).
 #
-# What has the coefficient 0 doesn't count, even if it is infinite; nor does an infinite weight of
-# what is 0. Products of weights come first: one with a large logit may be too large without the
-# other.
+# What has the target, share or weight 0 doesn't count, even if all else is infinite. Products of
+# weights come first: one with a large logit may be too large without the other.
 
 cdef inline floating coefficient_of_right(
     floating target, floating weight, floating pos_weight
@@ -300,8 +300,8 @@ cdef inline floating binary_cross_entropy_of(
     cdef floating of_right = rest if x > 0 else rest - x
     cdef floating of_wrong = rest + x if x > 0 else rest
     return (
-        value_or_zero(right * of_right, (right != 0) & (of_right != 0))
-        + value_or_zero(wrong * of_wrong, (wrong != 0) & (of_wrong != 0))
+        value_or_zero(right * of_right, right != 0)
+        + value_or_zero(wrong * of_wrong, wrong != 0)
     )
 
 
@@ -313,4 +313,4 @@ cdef inline floating binary_cross_entropy_grad_of(
     cdef floating one = 1
     cdef floating far = -right if x > 0 else wrong    # from what x says
     cdef floating near = wrong if x > 0 else -right
-    return multiply_add(value_or_zero(far, e != 0), e, near) * (scale / (one + e))
+    return multiply_add(far, e, near) * (scale / (one + e))

@@ -269,14 +269,21 @@ def test_binary_cross_entropy(dtype, weight, pos_weight, reduction):
         None if shape is None else rng.uniform(0.1, 1, size=shape).astype(dtype)
         for shape in (weight, pos_weight)
     )
+    x = as_tensor(logits, requires_grad=True)
     expected = functional.binary_cross_entropy_with_logits(
-        as_tensor(logits), as_tensor(target), as_tensor(weight),
-        pos_weight=as_tensor(pos_weight), reduction=reduction,
+        x, as_tensor(target), as_tensor(weight), pos_weight=as_tensor(pos_weight),
+        reduction=reduction,
     )  # fmt: skip
-    result = csoftmax.binary_cross_entropy(
-        logits, target, weight=weight, pos_weight=pos_weight, reduction=reduction
-    )
-    assert_losses_close(result, expected.numpy(), dtype, logits, reduction)
+    (expected_grad,) = torch.autograd.grad(expected.sum(), x)
+    expected = expected.detach().numpy()
+    keywords = {"weight": weight, "pos_weight": pos_weight, "reduction": reduction}
+    result = csoftmax.binary_cross_entropy(logits, target, **keywords)
+    assert_losses_close(result, expected, dtype, logits, reduction)
+    result, grad = csoftmax.binary_cross_entropy_value_and_grad(logits, target, **keywords)
+    assert_losses_close(result, expected, dtype, logits, reduction)
+    # Of terms up to 1, before the mean, PyTorch makes differences.
+    largest = 1 / logits.size if reduction == "mean" else 1
+    assert_close(grad, expected_grad.numpy(), dtype, GRADIENT, largest)
 
 
 def test_binary_cross_entropy_of_certain_predictions(dtype):

@@ -9,7 +9,7 @@ from numpy.exceptions import AxisError
 
 from ..contract import without
 from ..exact import F64, INF, LONG, MAX, NAN, computed_type
-from .values import REFUSED_TYPES, TYPES, Draws
+from .values import FLOATS, REFUSED_TYPES, TYPES, Draws
 
 # Around what fills blocks and chunks; those with more than 24,576 numbers are shared by threads.
 LARGE = [
@@ -260,7 +260,7 @@ class Arguments(Draws):
             mask = self.spread_out(mask)
             self.keywords["where"] = self.place(mask)
             mask = np.broadcast_to(mask, shape)
-            is_array = isinstance(array, np.ndarray) and array.dtype.kind == "f"
+            is_array = isinstance(array, np.ndarray) and array.dtype in FLOATS
             may_write = is_array and array.flags.writeable and not is_spread(array)
             if may_write and self.chance(0.5):
                 array[~mask] = self.pick((NAN, INF, -INF, MAX[F64], 1.0))
@@ -273,7 +273,7 @@ class Arguments(Draws):
             return None
         dtype = computed
         if self.chance(0.3):
-            dtype = np.dtype(self.pick(("f2", "f4", "f8", ">f4", ">f8", ">f2")))
+            dtype = np.dtype(self.pick(("f2", "f4", "f8", ">f4", ">f8", ">f2", "bfloat16")))
         out = self.overlapping(shape, dtype) if self.placed and self.chance(0.4) else None
         if out is None:
             out = self.place(np.empty(shape, dtype), fill=0x5A, is_out=True)
@@ -301,7 +301,7 @@ class Arguments(Draws):
         array, buffer, offset = self.pick(self.placed)
         size = dtype.itemsize
         how = self.random()
-        is_like = array.shape == shape and array.dtype.kind == "f" and array.size > 0
+        is_like = array.shape == shape and array.dtype in FLOATS and array.size > 0
         if is_like and not is_spread(array) and how < 0.85:
             if how < 0.35 and array.flags.writeable:
                 return array

@@ -6,14 +6,14 @@ import numpy as np
 
 from ..contract import as_rows, from_rows
 from ..exact import INF, NAN, Exact, computed_type
-from .values import REFUSED_TYPES, TYPES, of_any_exponent
+from .values import FLOATS, REFUSED_TYPES, TYPES, of_any_exponent
 
 
 def outer_gradient(call, y, dtype):
     """Of the result: ordinary, of all sizes, one-hot, constant, or with what is not finite."""
     rng, shape = call.rng, y.shape
     kind = call.random()
-    if dtype.kind != "f":
+    if dtype not in FLOATS:
         return call.numbers(shape, dtype)
     if kind < 0.35:
         grad = rng.normal(size=shape)
@@ -38,7 +38,7 @@ def outer_gradient(call, y, dtype):
 def outcome(call, shape, axes, dtype, name, temperature):
     """What softmax or log_softmax may have returned, some of it left out."""
     nothing = 0 if name == "softmax" else -INF
-    if dtype.kind != "f":
+    if dtype not in FLOATS:
         # 1 and 0, or the logarithms that integers can be: 0, and negative ones.
         values = np.asarray(call.rng.random(shape) < 0.2)
         if name == "softmax":
@@ -61,7 +61,7 @@ def vjp(call):
     y = call.spread_out(outcome(call, shape, axes, y_type, name, temperature))
     grad_type = y_type if call.chance(0.6) else call.pick(TYPES)
     grad = call.spread_out(np.asarray(outer_gradient(call, y, grad_type)))
-    if y.dtype.kind == "f" and grad.dtype.kind == "f" and call.chance(0.3):
+    if y.dtype in FLOATS and grad.dtype in FLOATS and call.chance(0.3):
         nothing = 0 if name == "softmax" else -INF
         grad = np.where(y == nothing, NAN, grad).astype(grad_type)
     given_grad, given_y = call.place(grad), call.place(y)

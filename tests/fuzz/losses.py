@@ -210,7 +210,7 @@ def binary_cross_entropy(call):
         y = np.asarray(rng.random(shape) < 0.5).astype(dtype)
     else:
         y = np.asarray(rng.random(shape) ** call.pick((1, 9, 0.01))).astype(call.pick(FLOATS))
-    if y.dtype.kind == "f" and y.size and call.chance(0.05):
+    if y.dtype in FLOATS and y.size and call.chance(0.05):
         y.reshape(-1)[call.between(0, y.size - 1)] = NAN
     y = call.spread_out(y)
     target = call.place(y)

@@ -4,18 +4,19 @@ import math
 
 import numpy as np
 
+from ..cases import BFLOAT16, REFUSED
 from ..exact import F32, INF, MAX, NAN, TINY, computed_type
 
 TYPES = [
     np.dtype(name)
     for name in ("f4 " * 10 + "f8 " * 10 + "f2 f2 >f2 >f4 >f8 ? i1 u1 i2 u2 i4 u4 i8 u8 >i2 >i8")
     .split()
-]  # fmt: skip
-FLOATS = [dtype for dtype in TYPES if dtype.kind == "f"]
+] + [BFLOAT16] * 2  # fmt: skip
+FLOATS = [dtype for dtype in TYPES if dtype.kind == "f" or dtype == BFLOAT16]
 INDEX_TYPES = [dtype for dtype in TYPES if dtype.kind in "iu"] + [
     np.dtype(name) for name in ("i8", "i8", "i8", "u8", ">i4", ">u2", ">u4", ">u8")
 ]
-REFUSED_TYPES = [np.longdouble, np.complex64, np.complex128, object, "U3"]
+REFUSED_TYPES = [np.longdouble, np.complex64, np.complex128, object, "U3", *REFUSED]
 
 
 def random_bits(rng, shape, dtype):
@@ -113,6 +114,6 @@ class Draws:
 
     def weights(self, shape, dtype):
         """Positive numbers; those of integer types are sometimes 0."""
-        if dtype.kind == "f":
+        if dtype in FLOATS:
             return 10 ** self.rng.uniform(-3, 3, shape)
         return self.rng.integers(0, 2 if dtype.kind == "b" else 100, shape)
