@@ -209,12 +209,10 @@ def binary_cross_entropy_value_and_grad(logits, target, weight, pos_weight, redu
     reduction = _losses.as_reduction(reduction)
     logits, *others = binary_operands(logits, target, weight, pos_weight)
     labels, dtype, divisor = all_of(logits), computed_type(logits), number_for(reduction, logits)
-    both = by_blocks(
-        binary_losses_and_grad, labels, [logits, *others, divisor], [*[labels] * 4, ()], dtype
-    )
-    losses, grad = (
-        by_blocks(one, labels, [both], [labels], dtype) for one in (first_of, second_of)
-    )
+    losses, grad = both_by_blocks(
+        binary_losses_and_grad, (labels, labels), [logits, *others, divisor],
+        [*[labels] * 4, ()], dtype,
+    )  # fmt: skip
     return reduced(losses, reduction, divisor), grad
 
 
