@@ -86,6 +86,16 @@ def exact(operation, case):
                 first_rows(table.probabilities_for(x, case.axis), case.axis), rows.shape[-1]
             )
             return (soft.sum(axis=-1, keepdims=True) * Exact(rows).softmax - soft) / target.size
+        case "kl_divergence":
+            q, p = (
+                Exact(np.moveaxis(one, case.axis, -1).reshape(-1, one.shape[case.axis]))
+                for one in (x, table.grad_for(x))
+            )
+            divergences = (p.softmax * (p.log_softmax - q.log_softmax)).sum(axis=-1)
+            return divergences.mean().reshape(1)
+        case "kl_divergence + grad":
+            others = first_rows(table.grad_for(x), case.axis)
+            return (Exact(rows).softmax - Exact(others).softmax) / target.size
         case "softmax_vjp":
             y = first_rows(csoftmax.softmax(x, case.axis), case.axis).astype(LONG)
             grad = first_rows(table.grad_for(x), case.axis).astype(LONG)

@@ -96,7 +96,8 @@ def numpy_value_and_grad(logits, right, axis=-1):
 
 @lru_cache(maxsize=2)
 def beside(shape, dtype, kind, axis=-1):
-    """What some operations get beside x: a mask, probabilities, a gradient or temperatures."""
+    """What some operations get beside x: a mask, probabilities, a gradient or another model's
+    logits, or temperatures."""
     rng = np.random.default_rng(1)
     if kind == "mask":
         return rng.random(shape) < 0.9
@@ -138,6 +139,28 @@ def numpy_soft_value_and_grad(logits, target, axis):
     log_probabilities = reference.numpy_log_softmax(logits, axis)
     losses = -(target * log_probabilities).sum(axis=axis)
     return losses.mean(), (np.exp(log_probabilities) - target) / losses.size
+
+
+def numpy_kl_divergence(logits, target_logits, axis):
+    log_q, log_p = (reference.numpy_log_softmax(x, axis) for x in (logits, target_logits))
+    return (np.exp(log_p) * (log_p - log_q)).sum(axis=axis).mean()
+
+
+def numpy_kl_value_and_grad(logits, target_logits, axis):
+    log_q, log_p = (reference.numpy_log_softmax(x, axis) for x in (logits, target_logits))
+    p = np.exp(log_p)
+    divergences = (p * (log_p - log_q)).sum(axis=axis)
+    return divergences.mean(), (np.exp(log_q) - p) / divergences.size
+
+
+def scipy_kl_divergence(logits, target_logits, axis):
+    special = import_module("scipy.special")
+
+    def call():
+        p, q = special.softmax(target_logits, axis), special.softmax(logits, axis)
+        return special.rel_entr(p, q).sum(axis=axis).mean()
+
+    return call
 
 
 def numpy_nll_loss(log_probabilities, right):
@@ -228,6 +251,24 @@ def torch_entropy(x, axis):
     x = torch_input(np.moveaxis(x, axis, -1))
     categorical = torch().distributions.Categorical
     return lambda: categorical(logits=x, validate_args=False).entropy()
+
+
+def torch_kl_divergence(x, target, axis):
+    functional = torch().nn.functional
+    log_q, log_p = functional.log_softmax(x, axis), functional.log_softmax(target, axis)
+    rows = x.numel() // x.shape[axis]
+    return functional.kl_div(log_q, log_p, reduction="sum", log_target=True) / rows
+
+
+def torch_kl_value_and_grad(x, target, axis):
+    x, target = torch().from_numpy(x).requires_grad_(), torch().from_numpy(target)
+
+    def call():
+        loss = torch_kl_divergence(x, target, axis)
+        (grad,) = torch().autograd.grad(loss, x)
+        return loss.detach(), grad
+
+    return call
 
 
 def torch_value_and_grad(x, target, loss="cross_entropy"):
@@ -337,6 +378,11 @@ def jax_loss_along(axis):
 
 def jax_soft_loss(logits, target, axis):
     return -(jax().nn.log_softmax(logits, axis) * target).sum(axis=axis).mean()
+
+
+def jax_kl_divergence(logits, target_logits, axis):
+    log_q, log_p = (jax().nn.log_softmax(x, axis) for x in (logits, target_logits))
+    return (jax().numpy.exp(log_p) * (log_p - log_q)).sum(axis=axis).mean()
 
 
 def jax_softmax_vjp(x, axis):
@@ -531,6 +577,28 @@ TABLE = {
         "jax": lambda x, t, axis: jax_value_and_grad(
             x, probabilities_for(x, axis), axis, jax_soft_loss
         ),
+    },
+    "kl_divergence": {
+        "csoftmax": lambda x, t, axis: partial(csoftmax.kl_divergence, x, grad_for(x), axis),
+        "numpy": lambda x, t, axis: partial(numpy_kl_divergence, x, grad_for(x), axis),
+        "scipy": lambda x, t, axis: scipy_kl_divergence(x, grad_for(x), axis),
+        "torch": lambda x, t, axis: partial(
+            torch_kl_divergence, torch_input(x), torch_input(grad_for(x)), axis
+        ),
+        "jax": lambda x, t, axis: jax_call(
+            partial(jax_kl_divergence, axis=axis), x, grad_for(x)
+        ),
+    },
+    "kl_divergence + grad": {
+        "csoftmax": lambda x, t, axis: partial(
+            csoftmax.kl_divergence_value_and_grad, x, grad_for(x), axis
+        ),
+        "csoftmax out=": lambda x, t, axis: partial(
+            csoftmax.kl_divergence_value_and_grad, x, grad_for(x), axis, out=np.empty_like(x)
+        ),
+        "numpy": lambda x, t, axis: partial(numpy_kl_value_and_grad, x, grad_for(x), axis),
+        "torch": lambda x, t, axis: torch_kl_value_and_grad(x, grad_for(x), axis),
+        "jax": lambda x, t, axis: jax_value_and_grad(x, grad_for(x), axis, jax_kl_divergence),
     },
     "softmax_vjp": {
         "csoftmax": lambda x, t, axis: partial(

@@ -8,6 +8,7 @@ from csoftmax._binary import (
     sigmoid,
 )
 from csoftmax._config import __version__, show_config
+from csoftmax._divergence import kl_divergence, kl_divergence_value_and_grad
 from csoftmax._gradients import log_softmax_vjp, softmax_jacobian, softmax_vjp
 from csoftmax._losses import (
     cross_entropy,
@@ -33,6 +34,8 @@ __all__ = [
     "cross_entropy_value_and_grad",
     "entropy",
     "get_num_threads",
+    "kl_divergence",
+    "kl_divergence_value_and_grad",
     "log_sigmoid",
     "log_softmax",
     "log_softmax_vjp",

@@ -28,6 +28,8 @@ __all__ = [
     "cross_entropy_value_and_grad",
     "entropy",
     "get_num_threads",
+    "kl_divergence",
+    "kl_divergence_value_and_grad",
     "log_sigmoid",
     "log_softmax",
     "log_softmax_vjp",
@@ -424,6 +426,119 @@ def cross_entropy_grad_and_hess(
     sample_weight: _Real | None = None, ignore_index: SupportsIndex = -100,
     temperature: _Real = 1.0,
 ) -> tuple[NDArray[Any], NDArray[Any]]: ...
+def kl_divergence(
+    logits: _Lazy, target_logits: _Array, /, axis: SupportsIndex = -1, *,
+    temperature: _Real = 1.0, where: _Mask | None = None,
+    reduction: Literal["mean", "sum", "none"] = "mean",
+) -> _Lazy: ...
+@overload
+def kl_divergence(
+    logits: _Array, target_logits: _Lazy, /, axis: SupportsIndex = -1, *,
+    temperature: _Real = 1.0, where: _Mask | None = None,
+    reduction: Literal["mean", "sum", "none"] = "mean",
+) -> _Lazy: ...
+@overload
+def kl_divergence(
+    logits: _Array, target_logits: _Array, /, axis: SupportsIndex = -1, *,
+    temperature: _Real = 1.0, where: _Mask | None = None,
+    reduction: Literal["mean", "sum"] = "mean",
+) -> np.float64: ...
+@overload
+def kl_divergence(
+    logits: _Double, target_logits: _Array, /, axis: SupportsIndex = -1, *,
+    temperature: _Real = 1.0, where: _Mask | None = None,
+    reduction: Literal["none"],
+) -> _Rows64: ...
+@overload
+def kl_divergence(
+    logits: _Array, target_logits: _Double, /, axis: SupportsIndex = -1, *,
+    temperature: _Real = 1.0, where: _Mask | None = None,
+    reduction: Literal["none"],
+) -> _Rows64: ...
+@overload
+def kl_divergence(
+    logits: _Single, target_logits: _Single, /, axis: SupportsIndex = -1, *,
+    temperature: _Real = 1.0, where: _Mask | None = None,
+    reduction: Literal["none"],
+) -> _Rows32: ...
+@overload
+def kl_divergence(
+    logits: _Array, target_logits: _Array, /, axis: SupportsIndex = -1, *,
+    temperature: _Real = 1.0, where: _Mask | None = None,
+    reduction: Literal["none"],
+) -> _Rows: ...
+@overload
+def kl_divergence_value_and_grad(
+    logits: _Lazy, target_logits: _Array, /, axis: SupportsIndex = -1, *,
+    temperature: _Real = 1.0, where: _Mask | None = None,
+    reduction: Literal["mean", "sum", "none"] = "mean", out: None = None,
+) -> tuple[_Lazy, _Lazy]: ...
+@overload
+def kl_divergence_value_and_grad(
+    logits: _Array, target_logits: _Lazy, /, axis: SupportsIndex = -1, *,
+    temperature: _Real = 1.0, where: _Mask | None = None,
+    reduction: Literal["mean", "sum", "none"] = "mean", out: None = None,
+) -> tuple[_Lazy, _Lazy]: ...
+@overload
+def kl_divergence_value_and_grad(
+    logits: _Array, target_logits: _Array, /, axis: SupportsIndex = -1, *,
+    temperature: _Real = 1.0, where: _Mask | None = None,
+    reduction: Literal["mean", "sum"] = "mean", out: _Out,
+) -> tuple[np.float64, _Out]: ...
+@overload
+def kl_divergence_value_and_grad(
+    logits: _Array, target_logits: _Array, /, axis: SupportsIndex = -1, *,
+    temperature: _Real = 1.0, where: _Mask | None = None,
+    reduction: Literal["none"], out: _Out,
+) -> tuple[_Rows, _Out]: ...
+@overload
+def kl_divergence_value_and_grad(
+    logits: _Double, target_logits: _Array, /, axis: SupportsIndex = -1, *,
+    temperature: _Real = 1.0, where: _Mask | None = None,
+    reduction: Literal["mean", "sum"] = "mean", out: None = None,
+) -> tuple[np.float64, NDArray[np.float64]]: ...
+@overload
+def kl_divergence_value_and_grad(
+    logits: _Array, target_logits: _Double, /, axis: SupportsIndex = -1, *,
+    temperature: _Real = 1.0, where: _Mask | None = None,
+    reduction: Literal["mean", "sum"] = "mean", out: None = None,
+) -> tuple[np.float64, NDArray[np.float64]]: ...
+@overload
+def kl_divergence_value_and_grad(
+    logits: _Single, target_logits: _Single, /, axis: SupportsIndex = -1, *,
+    temperature: _Real = 1.0, where: _Mask | None = None,
+    reduction: Literal["mean", "sum"] = "mean", out: None = None,
+) -> tuple[np.float64, NDArray[np.float32]]: ...
+@overload
+def kl_divergence_value_and_grad(
+    logits: _Array, target_logits: _Array, /, axis: SupportsIndex = -1, *,
+    temperature: _Real = 1.0, where: _Mask | None = None,
+    reduction: Literal["mean", "sum"] = "mean", out: None = None,
+) -> tuple[np.float64, NDArray[Any]]: ...
+@overload
+def kl_divergence_value_and_grad(
+    logits: _Double, target_logits: _Array, /, axis: SupportsIndex = -1, *,
+    temperature: _Real = 1.0, where: _Mask | None = None,
+    reduction: Literal["none"], out: None = None,
+) -> tuple[_Rows64, NDArray[np.float64]]: ...
+@overload
+def kl_divergence_value_and_grad(
+    logits: _Array, target_logits: _Double, /, axis: SupportsIndex = -1, *,
+    temperature: _Real = 1.0, where: _Mask | None = None,
+    reduction: Literal["none"], out: None = None,
+) -> tuple[_Rows64, NDArray[np.float64]]: ...
+@overload
+def kl_divergence_value_and_grad(
+    logits: _Single, target_logits: _Single, /, axis: SupportsIndex = -1, *,
+    temperature: _Real = 1.0, where: _Mask | None = None,
+    reduction: Literal["none"], out: None = None,
+) -> tuple[_Rows32, NDArray[np.float32]]: ...
+@overload
+def kl_divergence_value_and_grad(
+    logits: _Array, target_logits: _Array, /, axis: SupportsIndex = -1, *,
+    temperature: _Real = 1.0, where: _Mask | None = None,
+    reduction: Literal["none"], out: None = None,
+) -> tuple[_Rows, NDArray[Any]]: ...
 @overload
 def nll_loss(
     log_probs: _Lazy, target: _Index, /, axis: SupportsIndex = -1, *, weight: _Array | None = None,

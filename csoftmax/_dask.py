@@ -15,7 +15,7 @@ import dask.array as da
 import numpy as np
 from dask.array.core import unify_chunks
 
-from csoftmax import _binary, _gradients, _losses, _softmax, _threads
+from csoftmax import _binary, _divergence, _gradients, _losses, _softmax, _threads
 from csoftmax._arguments import (
     as_array,
     as_integer,
@@ -288,6 +288,56 @@ def nll_loss(log_probs, target, axis, weight, sample_weight, ignore_index, reduc
         reduction="none", **loss.keywords,
     )  # fmt: skip
     return reduced(losses, reduction, loss.divisor())
+
+
+class LazyDivergence:
+    """The arguments of a divergence, checked as far as they are known, as those of `by_blocks`."""
+
+    def __init__(self, logits, target_logits, axis, temperature, where, reduction):
+        self.reduction = _losses.as_reduction(reduction)
+        self.logits = logits = as_lazy_logits(logits, "logits")
+        target = as_lazy_logits(target_logits, "target_logits")
+        axis = normalized_axis(as_integer(axis, "axis"), logits.ndim)
+        require_shape_of(logits, "the logits", target, "target_logits")
+        require_whole(logits, (axis,), "logits", "a divergence")
+        self.rows, self.classes = without((axis,), logits), all_of(logits)
+        self.dtype = np.promote_types(computed_type(logits), computed_type(target))
+        self.operands = [
+            logits, target, lazy_temperature(temperature, logits, (axis,)),
+            lazy_mask(where, logits),
+        ]  # fmt: skip
+        self.labels = [self.classes, self.classes, self.rows, self.classes]
+        self.keywords = {"whole": (axis,), "axis": axis}
+
+    def divisor(self):
+        return number_of(self.logits, self.rows) if self.reduction == "mean" else 1.0
+
+
+def kl_divergence(logits, target_logits, axis, temperature, where, reduction):
+    all = LazyDivergence(logits, target_logits, axis, temperature, where, reduction)
+    losses = by_blocks(
+        _divergence.kl_divergence, all.rows, all.operands, all.labels, all.dtype,
+        names=("temperature", "where"), reduction="none", **all.keywords,
+    )  # fmt: skip
+    return reduced(losses, reduction, all.divisor())
+
+
+def kl_divergence_value_and_grad(
+    logits, target_logits, axis, temperature, where, reduction, out
+):
+    require_no_out(out)
+    all = LazyDivergence(logits, target_logits, axis, temperature, where, reduction)
+    divisor = all.divisor()
+    losses, grad = both_by_blocks(
+        divergences_and_grad, (all.rows, all.classes), [*all.operands, divisor],
+        [*all.labels, ()], all.dtype, **all.keywords,
+    )  # fmt: skip
+    return reduced(losses, reduction, divisor), grad
+
+
+def divergences_and_grad(logits, target_logits, temperature, where, divisor, *, axis):
+    arguments = _divergence.checked(logits, target_logits, axis, temperature, where, "none")
+    return computed(kernels.kl_divergence(*arguments, True, None, float(divisor)))
 
 
 # Losses

@@ -12,7 +12,8 @@ from .exact import limits_of
 
 USABLE = [isa for isa in _dispatch.isas_built if isa in _dispatch.isas_supported]
 WITH_KERNELS = [
-    csoftmax._softmax, csoftmax._losses, csoftmax._gradients, csoftmax._binary, _dispatch
+    csoftmax._softmax, csoftmax._losses, csoftmax._divergence, csoftmax._gradients,
+    csoftmax._binary, _dispatch,
 ]  # fmt: skip
 
 

@@ -708,6 +708,151 @@ def hold_nll_loss(
     return result.largest
 
 
+# kl_divergence, alone and with its gradient.
+
+
+@holding
+def hold_kl_divergence(given, limits, logits, target_logits, axis=-1, **keywords):
+    return held_divergences(given, None, None, limits, logits, target_logits, axis, **keywords)
+
+
+@holding
+def hold_kl_divergence_value_and_grad(
+    given, limits, logits, target_logits, axis=-1, *, out=None, **keywords
+):
+    return held_divergences(*given, out, limits, logits, target_logits, axis, **keywords)
+
+
+def held_divergences(
+    divergence, grad, out, limits, logits, target_logits, axis, *, temperature=1.0, where=None,
+    reduction="mean",
+):  # fmt: skip
+    z, t = as_numbers(logits), as_numbers(target_logits)
+    shape, axes, computed = z.shape, axes_of(axis, z.ndim), np.promote_types(z.dtype, t.dtype)
+    where = as_rows(np.broadcast_to(True if where is None else where, shape), axes)
+    hold_loss_shape(divergence, without(shape, axes), computed, reduction)
+    result = Result(divergence, computed, limits)
+    if grad is not None:
+        hold_shape(grad, out, shape, computed)
+    if not z.size:
+        is_mean_of_nothing = reduction == "mean" and not where.shape[0]
+        right = NAN if is_mean_of_nothing else 0.0
+        np.testing.assert_array_equal(result.values, right)
+        return 0.0
+    temperature = of_rows(temperature, shape, axes)
+    rows = Divergences(as_rows(z, axes), as_rows(t, axes), temperature, where, computed)
+    rows.hold(result, reduction)
+    if grad is None:
+        return result.largest
+    of_grad = Result(grad, computed, limits)
+    rows.hold_gradient(of_grad, as_rows(of_grad.values, axes), reduction)
+    return max(result.largest, of_grad.largest)
+
+
+def excess_of_exp(d):
+    """exp(d) - 1 - d of any small d."""
+    series = sum(d**k / math.factorial(k) for k in range(12, 1, -1))
+    return np.where(np.abs(d) < 0.01, series, np.expm1(d) - d)
+
+
+class Divergences:
+    """Exact divergences of rows, and their gradients; close rows lose no digits."""
+
+    def __init__(self, z, t, temperature, where, computed):
+        self.computed, self.n = computed, z.shape[1]
+        self.rows, target = Exact(z, temperature, where), Exact(t, temperature, where)
+        self.where, self.temperature = where, self.rows.temperature
+        self.nothing = ~where.any(-1)
+        self.defined = self.rows.defined & target.defined
+        self.p, self.q = target.softmax, self.rows.softmax
+        apart = self.rows.x - target.x - (self.rows.maximum - target.maximum)[:, None]
+        d = apart / self.temperature[:, None] - (self.rows.log_sum - target.log_sum)[:, None]
+        of_choice = self.rows.log_softmax - target.log_softmax
+        d = np.where(self.rows.is_choice[:, None], of_choice, d)
+        d[self.p == 0] = 0
+        small = np.abs(d) < 0.5
+        terms = np.where(small, self.p * excess_of_exp(d), self.q - self.p - self.p * d)
+        terms[self.p == 0] = self.q[self.p == 0]
+        u = terms.sum(-1) + (self.p * d).sum(-1)
+        u[~(np.abs(u) < 1e-3)] = 0
+        self.right = terms.sum(-1) - np.where(u == 0, 0, u**2 / 2 - u**3 / 3 + u**4 / 4)
+        # What is below the smallest normal number may be 0.
+        tiny = (self.p > 0) & (self.p < 2 * TINY[computed])
+        self.least = self.right - np.where(tiny, self.p * np.abs(d) + self.p, 0).sum(-1)
+        is_infinite = np.where(tiny, 0, terms).sum(-1) == INF
+        self.least = np.where(is_infinite, INF, np.where(self.right == INF, 0, self.least))
+        self.is_sure = is_infinite | (self.right < INF)
+        self.is_sure &= is_infinite | (self.right - self.least <= 1e-9 * self.right)
+        d = d - np.log1p(u)[:, None]
+        self.difference = np.where(small, self.p * np.expm1(d), self.q - self.p)
+        self.difference[self.p == 0] = self.q[self.p == 0]
+        self.scale = np.maximum(self.p, self.q)
+
+    def hold(self, result, reduction):
+        if reduction == "none":
+            self.hold_each(result, result.values.reshape(-1))
+        else:
+            self.hold_reduced(result, reduction)
+
+    def limit(self, result):
+        return result.limits["divergence"]
+
+    def hold_each(self, result, values):
+        require(values[self.nothing] == 0, "the divergence of nothing")
+        require(np.isnan(values) == ~(self.defined | self.nothing), "NaN in rows without a softmax")
+        values, right, least = (one[self.defined] for one in (values, self.right, self.least))
+        is_sure = self.is_sure[self.defined]
+        require(values >= 0, "no divergence is negative")
+        largest = MAX[self.computed]
+        require(values[is_sure & (right > largest)] >= 0.999 * largest, "beyond the range")
+        kept = well_above_underflow(right, self.n, self.computed)
+        require(values[~kept] <= self.n * TINY[self.computed] * 2**54, "small divergences")
+        unsure = kept & ~is_sure & (least <= 0.999 * largest)
+        require(values[unsure] >= 0.999 * least[unsure], "divergences of tiny probabilities")
+        require(
+            values[unsure] <= 1.001 * np.minimum(right, 1e4000)[unsure],
+            "divergences of tiny probabilities",
+        )
+        kept &= is_sure & (right <= largest)
+        result.hold(values[kept], right[kept], self.limit(result), None, "divergences")
+
+    def hold_reduced(self, result, reduction):
+        value, right = result.values[()], np.where(self.nothing, 0, self.right)
+        if (~self.defined & ~self.nothing).any():
+            require(np.isnan(value), "the NaN of a row")
+            return
+        divisor = len(right) if reduction == "mean" else 1
+        require(value >= 0, "no divergence is negative")
+        if not self.is_sure[~self.nothing].all():
+            return
+        if (right > MAX[self.computed]).any():
+            require(value >= 0.999 * MAX[self.computed] / divisor, "a divergence beyond the range")
+        elif well_above_underflow(right.sum(), self.n * len(right), self.computed):
+            limit = self.limit(result) + error_of_sum(max(len(right), 1), self.computed)
+            right = right.sum() / divisor
+            result.hold(np.asarray([value]), np.asarray([right]), limit, None, "a divergence")
+
+    def hold_gradient(self, result, gradient, reduction):
+        require(gradient[~self.where] == 0, "the gradient of what is left out")
+        is_nan = np.isnan(gradient)
+        expected = self.where & ~self.defined[:, None]
+        require(is_nan == expected, "NaN in the gradient of rows without a softmax")
+        divisor = len(gradient) if reduction == "mean" else 1
+        t = np.where(self.defined, self.temperature, 1)[:, None]
+        factor = 1 / t / divisor
+        require(gradient[self.defined & (t[:, 0] == INF)] == 0, "the gradient at temperature inf")
+        at_0 = np.where(self.difference > 0, INF, np.where(self.difference < 0, -INF, 0))
+        is_0 = self.defined & (t[:, 0] == 0)
+        require(gradient[is_0] == at_0[is_0], "the gradient at temperature 0")
+        scale, right = self.scale * factor, self.difference * factor
+        kept = self.defined[:, None] & self.where & (t > 0) & (t < INF)
+        kept &= scale <= MAX[self.computed]
+        kept &= well_above_underflow(scale * np.minimum(t, 1), self.n, self.computed)
+        kept &= self.scale > 4 * TINY[self.computed]
+        limit = result.limit("gradient", self.rows.tempered)
+        result.hold(gradient[kept], right[kept], limit, scale[kept], "gradient")
+
+
 # softmax_vjp, log_softmax_vjp, softmax_jacobian.
 
 

@@ -35,6 +35,7 @@ def limits_of(build):
         "gradient": 4 if has_fma else 5,
         "gradient with temperature": 4 if has_fma else INF,
         "sigmoid": 3,
+        "divergence": 50,
     }
 
 

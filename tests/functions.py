@@ -55,6 +55,8 @@ FUNCTIONS = {
         Function("cross_entropy_value_and_grad", axes="one", out=LOGITS),
         Function("cross_entropy_grad_and_hess", axes="one"),
         Function("nll_loss", axes="one"),
+        Function("kl_divergence", axes="one"),
+        Function("kl_divergence_value_and_grad", axes="one", out=LOGITS),
         Function("softmax_vjp", out=LOGITS),
         Function("log_softmax_vjp", out=LOGITS),
         Function("softmax_jacobian", axes="one"),
@@ -174,6 +176,16 @@ def binary_losses(name):
     return [(name, places, {}, NONE), (f"{name}, weights", places, weights)]
 
 
+def divergences(name):
+    places = ("logits", "target_logits")
+    return [
+        (name, places, {}, NONE),
+        (f"{name}, temperature", places, TEMPERED),
+        (f"{name}, mask", places, MASKED, NONE),
+        (f"{name}, mask, temperature", places, TEMPERED | MASKED),
+    ]
+
+
 def products(name, outcome):
     places = ("grad", outcome)
     return [(name, places), (f"{name}, temperature", places, TEMPERED)]
@@ -198,6 +210,8 @@ CALLS = {
         ("nll_loss", ("log_y", "indices"), {}, NONE),
         ("nll_loss, weight", ("log_y", "indices"), WEIGHTED),
         ("nll_loss, samples", ("log_y", "indices"), WEIGHTED | OF_SAMPLES),
+        *divergences("kl_divergence"),
+        *divergences("kl_divergence_value_and_grad"),
         *products("softmax_vjp", "y"),
         *products("log_softmax_vjp", "log_y"),
         ("softmax_jacobian", ("y",), TEMPERED),
@@ -215,6 +229,7 @@ RNG = np.random.default_rng(0)
 NORMAL = RNG.normal(size=NUMBERS)
 # Rows with such a number are summed twice; the others, most of them, once.
 MANY_LOGITS = 3 * NORMAL + np.where(RNG.random(NUMBERS) < 0.003, 400, 0)
+OTHER_LOGITS = MANY_LOGITS + np.where(MANY_LOGITS > 0, 1e-3, 1) * NORMAL[::-1]
 SHARES = RNG.random(NUMBERS)
 LOG_SHARES, WEIGHTS = np.log(SHARES), SHARES + 0.5
 MASK = RNG.random(NUMBERS) < 0.8
@@ -239,6 +254,7 @@ def operands_of(names, shape, dtype, axis=-1, extreme_temperatures=False):
 
     make = {
         "logits": lambda: part(MANY_LOGITS, shape, dtype),
+        "target_logits": lambda: part(OTHER_LOGITS, shape, dtype),
         "grad": lambda: part(NORMAL, shape, dtype),
         "y": lambda: part(SHARES, shape, dtype) / dtype.type(max(classes, 1)),
         "log_y": lambda: part(LOG_SHARES, shape, dtype),
@@ -288,6 +304,25 @@ CHANCES = [
     lambda rng, n: 10 ** rng.uniform(-12, 0, size=n),
     lambda rng, n: 1 - 10 ** rng.uniform(-7, 0, size=n),
 ]
+
+
+def of_another_model(x, rng):
+    """In turn equal logits, some that are off by ULPs, by little, by a constant; others."""
+    n = x.shape[1]
+    some = rng.choice([-INF, INF], size=x.shape).astype(x.dtype)
+    with np.errstate(all="ignore"):
+        kinds = [
+            x,
+            np.where(rng.random(x.shape) < 0.5, x, np.nextafter(np.nextafter(x, some), some)),
+            x + 10 ** rng.uniform(-4, 0) * rng.normal(size=x.shape),
+            x + rng.choice([1, 100, 3000]),
+            x[:, ::-1],
+            np.where(np.isfinite(x), 3 * rng.normal(size=x.shape), x),
+            np.where(np.arange(n) == rng.integers(n), x, np.nextafter(x, some)),
+        ]
+        turns = (np.arange(len(x)) % len(kinds))[:, None]
+        t = np.select([turns == i for i in range(len(kinds))], kinds).astype(x.dtype)
+    return np.where(np.isfinite(x) & ~np.isfinite(t), x, t)
 
 
 def in_turn(kinds, rng, count, n):
@@ -352,6 +387,7 @@ def operands_of_rows(names, x, temperatures=(1.0,), special=False):
     unmasked = (np.arange(count) % 2 == 0)[:, None]
     make = {
         "logits": lambda: x,
+        "target_logits": lambda: with_special(of_another_model(x, rng)),
         "grad": lambda: with_special(in_turn(GRADIENTS, rng, count, n).astype(dtype)),
         "y": lambda: outcome("softmax", x, masks(count, n) | unmasked),
         "log_y": lambda: outcome("log_softmax", x, masks(count, n) | unmasked),

@@ -207,6 +207,8 @@ def lazy() -> None:
     assert_type(cs.cross_entropy_value_and_grad(x, x), tuple[da.Array, da.Array])
     assert_type(cs.cross_entropy_grad_and_hess(x, x), tuple[da.Array, da.Array])
     assert_type(cs.softmax_and_logsumexp(x), tuple[da.Array, da.Array])
+    assert_type(cs.kl_divergence(DOUBLE, x, reduction=reduction), da.Array)
+    assert_type(cs.kl_divergence_value_and_grad(x, DOUBLE), tuple[da.Array, da.Array])
     assert_type(cs.softmax_vjp(DOUBLE, x), da.Array)
     assert_type(cs.sigmoid(x), da.Array)
     assert_type(cs.log_sigmoid(x), da.Array)
@@ -255,6 +257,10 @@ REFUSED = [
     lambda: cs.cross_entropy(DOUBLE, INDICES, where=INT),  # type: ignore
     lambda: cs.cross_entropy_grad_and_hess(DOUBLE, INDICES, reduction="sum"),  # type: ignore
     lambda: cs.nll_loss(DOUBLE, INDICES, label_smoothing=0.1),  # type: ignore
+    lambda: cs.kl_divergence(DOUBLE, COMPLEX),  # type: ignore
+    lambda: cs.kl_divergence(DOUBLE, DOUBLE, None),  # type: ignore
+    lambda: cs.kl_divergence(DOUBLE, DOUBLE, reduction="batchmean"),  # type: ignore
+    lambda: cs.kl_divergence_value_and_grad(DOUBLE, DOUBLE, out=INT),  # type: ignore
     lambda: cs.nll_loss(DOUBLE, [0.5, 1.0, 2.0]),  # type: ignore
     lambda: cs.softmax_vjp(COMPLEX, DOUBLE),  # type: ignore
     lambda: cs.softmax_vjp(DOUBLE),  # type: ignore

@@ -18,26 +18,27 @@ from csoftmax.kernels.arithmetic cimport (
 )
 from csoftmax.kernels.copies cimport FEW, copy_masked, copy_rows
 from csoftmax.kernels.formulas cimport (
-    WeightedSums, from_higher, is_finite, log_of_sum, sum_of_exponentials, with_sign,
+    Difference, WeightedSums, excess_of_exp, from_higher, half_difference, is_finite, is_small,
+    log_of_sum, sum_of_exponentials, with_sign,
 )
 from csoftmax.kernels.functions cimport (
-    UNKNOWN_SIGN, set_entropy, set_hessian, set_log_softmax, set_logsumexp, set_loss, set_softmax,
-    set_vjp, set_weighted_logsumexp, smallest_others, sum_of_row, take_largest_out,
-    use_sums_of_others, weighted_sums_of_row,
+    UNKNOWN_SIGN, correct_leads, set_center, set_divergence, set_entropy, set_hessian,
+    set_log_softmax, set_logsumexp, set_loss, set_softmax, set_vjp, set_weighted_logsumexp,
+    smallest_others, sum_of_row, take_largest_out, use_sums_of_others, weighted_sums_of_row,
 )
 from csoftmax.kernels.lanes cimport LANE_BYTES, whole_lanes
 from csoftmax.kernels.passes cimport (
-    BY_EXPONENTIALS, BY_OFFSETS, BY_TARGETS, COLUMNS, GRADS, GRADS_OF_OFFSETS, HESSIANS,
-    LOG_PROBABILITIES, LOG_PROBABILITY_GRADS, LOG_SOFTMAX_VJPS, MAX_ROWS, NOTHING_WEIGHED,
-    NO_VALUES, OTHERS, OTHERS_KEPT, PROBABILITIES, PROBABILITY_GRADS, ROWS, SOFTMAX_VJPS,
-    WEIGHTED_EXPONENTIALS, Layout, Tile, Values, View, Weighing, find_maxima_of_columns,
-    find_maxima_of_rows, has_companion, in_type_of, lanes_of, prefetch, set_params,
+    BY_EXPONENTIALS, BY_OFFSETS, BY_TARGETS, COLUMNS, DIVERGENCES, DIVERGENCE_GRADS, GRADS,
+    GRADS_OF_OFFSETS, HESSIANS, LOG_PROBABILITIES, LOG_PROBABILITY_GRADS, LOG_SOFTMAX_VJPS,
+    MAX_ROWS, NOTHING_WEIGHED, NO_VALUES, OTHERS, OTHERS_KEPT, PROBABILITIES, PROBABILITY_GRADS,
+    ROWS, SOFTMAX_VJPS, WEIGHTED_EXPONENTIALS, Layout, Tile, Values, View, Weighing,
+    find_maxima_of_columns, find_maxima_of_rows, in_type_of, lanes_of, prefetch, set_params,
     sum_exponentials, weigh, write,
 )
 from csoftmax.kernels.plan cimport (
-    CLASS_LOSS, COMPANION, ENTROPY, HESSIAN, INDEX_LOSS, LOGITS, LOGSUMEXP, LOG_SOFTMAX,
-    LOG_SOFTMAX_VJP, MASK, NLL_LOSS, OF_CLASSES, RESULT, ROLES, ROW_RESULT, SIGN, SOFTMAX,
-    SOFTMAX_AND_LOGSUMEXP, SOFTMAX_VJP, TARGET, TARGETS_LOSS, TEMPERATURE, WEIGHT,
+    CLASS_LOSS, COMPANION, ENTROPY, HESSIAN, INDEX_LOSS, KL_DIVERGENCE, LOGITS, LOGSUMEXP,
+    LOG_SOFTMAX, LOG_SOFTMAX_VJP, MASK, NLL_LOSS, OF_CLASSES, RESULT, ROLES, ROW_RESULT, SIGN,
+    SOFTMAX, SOFTMAX_AND_LOGSUMEXP, SOFTMAX_VJP, TARGET, TARGETS_LOSS, TEMPERATURE, WEIGHT,
     WEIGHTED_LOGSUMEXP, Function, Plan, locate,
 )
 from csoftmax.kernels.stops cimport NUMBERS_PER_SHARE, is_stopped, must_stop, scratch_memory
@@ -122,7 +123,9 @@ cdef struct Job:
     npy_intp rows_of_block
     npy_intp rows_of_tile
     npy_intp slot_bytes      # of copies of one operand
-    npy_intp slots           # SLOTS, and one for a Hessian
+    npy_intp slots           # SLOTS, and one for a Hessian or the target's exponentials
+    npy_intp tile_at         # of a divergence: after the slots, where the target's tile is
+    npy_intp bytes_of_participant
     npy_intp bytes_of_thread
     char *scratch            # of all threads, where that is more than a stack should hold
     int threads_of_row
@@ -134,6 +137,8 @@ cdef struct Rows:
     View companion
     View result
     View hessian
+    View kept
+    View kept_of_target
     const char *next_logits    # of the block, or chunk, that comes after this one
 
 
@@ -148,6 +153,8 @@ cdef inline Values values_of(const Operation *operation) noexcept nogil:
         return LOG_SOFTMAX_VJPS
     if not operation.has_grad:
         return NO_VALUES
+    if operation.function == KL_DIVERGENCE:
+        return DIVERGENCE_GRADS
     if operation.function == TARGETS_LOSS:
         return GRADS
     return GRADS_OF_OFFSETS if operation.function == INDEX_LOSS else PROBABILITIES
@@ -162,6 +169,8 @@ cdef inline Weighing weighing_of(Function function) noexcept nogil:
         return BY_EXPONENTIALS
     if function == WEIGHTED_LOGSUMEXP:
         return WEIGHTED_EXPONENTIALS
+    if function == KL_DIVERGENCE:
+        return DIVERGENCES
     if function == SOFTMAX_VJP:
         return PROBABILITY_GRADS
     return LOG_PROBABILITY_GRADS if function == LOG_SOFTMAX_VJP else NOTHING_WEIGHED
@@ -169,6 +178,10 @@ cdef inline Weighing weighing_of(Function function) noexcept nogil:
 
 cdef inline bint is_vjp(const Job *job) noexcept nogil:
     return job.values == SOFTMAX_VJPS or job.values == LOG_SOFTMAX_VJPS
+
+
+cdef inline bint is_divergence(const Job *job) noexcept nogil:
+    return job.operation.function == KL_DIVERGENCE
 
 
 cdef inline bint is_masked(const Job *job) noexcept nogil:
@@ -198,6 +211,11 @@ cdef inline bint keeps_exponentials(const Job *job) noexcept nogil:
         job.values == PROBABILITIES or job.values == GRADS or job.values == GRADS_OF_OFFSETS
         or job.weighing == BY_EXPONENTIALS
     )
+
+
+cdef inline bint copies_exponentials(const Job *job) noexcept nogil:
+    """Results don't take their place."""
+    return job.weighing == BY_EXPONENTIALS or is_divergence(job)
 
 
 # Extreme temperatures change the logits when they are loaded, and leave an ordinary one. 0 and
@@ -322,17 +340,22 @@ cdef inline void find_parts(
 
 
 cdef inline bint is_broadcast(const Job *job, int role) noexcept nogil:
-    """Weights that rows have in common, or one weight, may go to columns that need no other copy."""
+    """Weights that rows have in common, or one weight: to columns that need no other copy."""
     return job.weighing == WEIGHTED_EXPONENTIALS and role == COMPANION and (
         job.plan.strides[0][COMPANION] == 0
     )
+
+
+cdef inline bint are_logits(const Job *job, int role) noexcept nogil:
+    """Which masks and temperatures may change."""
+    return role == LOGITS or role == COMPANION and is_divergence(job)
 
 
 cdef inline bint lies_right(const Job *job, int role, npy_intp size) noexcept nogil:
     """Whether the passes can take an operand where it is."""
     if job.path == COPIED_COLUMNS:
         return False
-    if role == LOGITS and (is_masked(job) or job.has_extremes):
+    if are_logits(job, role) and (is_masked(job) or job.has_extremes):
         return False
     if job.path == DIRECT_COLUMNS:
         return not is_broadcast(job, role)
@@ -344,7 +367,7 @@ cdef inline bint needs_copies(const Job *job, npy_intp size) noexcept nogil:
     for role in range(OF_CLASSES):
         if job.plan.data[role] != NULL and not lies_right(job, role, size):
             return True
-    return job.weighing == BY_EXPONENTIALS
+    return copies_exponentials(job)
 
 
 cdef inline View view_of_part(
@@ -378,7 +401,7 @@ cdef inline void load_part(
     cdef char *x = part.places[role] + first * plan.stride[role]
     cdef const char *mask = part.places[MASK] + first * plan.stride[MASK]
     cdef char *y = <char *> to.data + part.first * to.row_step * size
-    if role == LOGITS and is_masked(job):
+    if are_logits(job, role) and is_masked(job):
         copy_masked[floating](
             x, plan.strides[0][role], plan.stride[role], mask, plan.strides[0][MASK],
             plan.stride[MASK], y, to.row_step * size, to.class_step * size, part.rows, classes, 0,
@@ -430,7 +453,7 @@ cdef inline void load_operands(
         else (first + classes) * job.plan.stride[LOGITS]
     )
     rows.companion = rows.logits
-    if has_companion(job.weighing):
+    if job.plan.data[COMPANION] != NULL:
         rows.companion = loaded[floating](job, block, COMPANION, 1, first, classes, copies, 0)
     if job.values == NO_VALUES:
         rows.result = view_of_copy[floating](job, copies, 2, block.rows, classes, 0)
@@ -445,6 +468,10 @@ cdef inline void load_operands(
         rows.hessian = view_of_part[floating](job, block.parts, HESSIAN, first, 0)
     elif has_hessian(job):
         rows.hessian = view_of_copy[floating](job, copies, 3, block.rows, classes, 0)
+    rows.kept = rows.kept_of_target = rows.result
+    if is_divergence(job):
+        rows.kept = view_of_copy[floating](job, copies, 2, block.rows, classes, 0)
+        rows.kept_of_target = view_of_copy[floating](job, copies, 3, block.rows, classes, 0)
 
 
 cdef inline void fetch_next(const Job *job, const Block *block, const Rows *rows) noexcept nogil:
@@ -498,6 +525,31 @@ cdef inline void start_tile(
         tile.class_weights = job.loss.class_weights
         tile.share = job.loss.share
         tile.offset = job.loss.offset
+
+
+cdef inline void start_target(
+    const Job *job, const Block *block, const Rows *rows, npy_intp begin, Tile *tile,
+    Tile *of_target, floating type_tag
+) noexcept nogil:
+    """Of a divergence: the tile of the target's logits."""
+    tile.kept = rows.kept
+    tile.kept.data = <floating *> tile.kept.data + begin * tile.kept.row_step
+    tile.of_target = of_target
+    of_target.rows = tile.rows
+    of_target.padded = tile.padded
+    of_target.classes = tile.classes
+    of_target.span = tile.span
+    of_target.ahead = 0
+    if lies_right(job, COMPANION, sizeof(floating)):
+        of_target.ahead = tile.classes
+        if tile.rows > 1:
+            of_target.ahead = tile.rows * tile.companion.row_step
+    of_target.logits = tile.companion
+    of_target.result = rows.kept_of_target
+    of_target.result.data = (
+        <floating *> of_target.result.data + begin * of_target.result.row_step
+    )
+    gather_operands[floating](job, block, begin, of_target, 0)
 
 
 cdef inline int64_t counted_target(
@@ -749,6 +801,8 @@ cdef inline void weigh_in(
         weigh[floating](tile, layout, BY_OFFSETS, PLAIN, 0)
     elif weighing == BY_EXPONENTIALS:
         weigh[floating](tile, layout, BY_EXPONENTIALS, PLAIN, 0)
+    elif weighing == DIVERGENCES:
+        weigh[floating](tile, layout, DIVERGENCES, PLAIN, 0)
     elif weighing == PROBABILITY_GRADS:
         weigh[floating](tile, layout, PROBABILITY_GRADS, PLAIN, 0)
     elif weighing == LOG_PROBABILITY_GRADS:
@@ -808,6 +862,31 @@ cdef void sum_others_anew(
         tile.distances_lo[r] = weighted[r].distances.lo
 
 
+cdef void sum_kept(const Job *job, Tile *tile, floating type_tag) noexcept nogil:
+    """Of one side of a divergence whose maxima are known."""
+    set_params_of[floating](tile, True, 0)
+    if job.layout == ROWS:
+        sum_rows[floating](tile, True, False, 0)
+    else:
+        sum_columns[floating](tile, True, False, 0)
+
+
+cdef void diverge_tile(const Job *job, Tile *tile, floating type_tag) noexcept nogil:
+    cdef View result = tile.result
+    tile.result = tile.kept
+    find_maxima_of[floating](tile.of_target, job.layout, 0)
+    look_for_nan[floating](tile.of_target, 0)
+    sum_kept[floating](job, tile.of_target, 0)
+    find_maxima_of[floating](tile, job.layout, 0)
+    look_for_nan[floating](tile, 0)
+    sum_kept[floating](job, tile, 0)
+    set_center[floating](tile, 0)
+    weigh_of[floating](tile, job.layout, DIVERGENCES, 0)
+    if correct_leads[floating](tile, 0):
+        weigh_of[floating](tile, job.layout, DIVERGENCES, 0)
+    tile.result = result
+
+
 cdef void sum_tile(const Job *job, Tile *tile, floating type_tag) noexcept nogil:
     # As many as there could be: a mask that leaves out some of a tile shall not change bits.
     cdef npy_intp lanes = lanes_of[floating](0), terms = job.plan.n
@@ -821,6 +900,9 @@ cdef void sum_tile(const Job *job, Tile *tile, floating type_tag) noexcept nogil
         find_weighted_maxima_of[floating](tile, job.layout, 0)
         set_params_of[floating](tile, True, 0)
         weigh_of[floating](tile, job.layout, WEIGHTED_EXPONENTIALS, 0)
+        return
+    if is_divergence(job):
+        diverge_tile[floating](job, tile, 0)
         return
     find_maxima_of[floating](tile, job.layout, 0)
     look_for_nan[floating](tile, 0)
@@ -976,6 +1058,10 @@ cdef void finish_tile(
         set_entropy[floating](tile, 0)
     elif is_vjp(job):
         set_vjp[floating](tile, 0)
+    elif is_divergence(job) and job.operation.has_grad:
+        set_divergence[floating](tile, True, 0)
+    elif is_divergence(job):
+        set_divergence[floating](tile, False, 0)
     elif has_indices(job) and job.operation.has_grad:
         set_loss[floating](tile, True, True, 0)
     elif has_indices(job):
@@ -1003,6 +1089,8 @@ cdef inline void write_in(
         write[floating](tile, layout, PLAIN, HESSIANS, 0)
     elif values == GRADS_OF_OFFSETS:
         write[floating](tile, layout, PLAIN, GRADS_OF_OFFSETS, 0)
+    elif values == DIVERGENCE_GRADS:
+        write[floating](tile, layout, PLAIN, DIVERGENCE_GRADS, 0)
     elif values == SOFTMAX_VJPS and tile.kind == PLAIN:
         write[floating](tile, layout, PLAIN, SOFTMAX_VJPS, 0)
     elif values == SOFTMAX_VJPS:
@@ -1238,8 +1326,14 @@ cdef void compute_rows(
             job, &rows, begin, min(job.rows_of_tile, block.rows - begin), classes, &tile, 0
         )
         gather_operands[floating](job, block, begin, &tile, 0)
+        if is_divergence(job):
+            start_target[floating](
+                job, block, &rows, begin, &tile, <Tile *> (copies + job.tile_at), 0
+            )
         if job.has_extremes and not is_vjp(job):
             change_rows_for_extremes[floating](job, block, begin, &tile, 0)
+            if is_divergence(job):
+                change_rows_for_extremes[floating](job, block, begin, tile.of_target, 0)
         if has_indices(job):
             gather_target_logits[floating](job, &tile, 0)
         sum_tile[floating](job, &tile, 0)
@@ -1265,6 +1359,9 @@ cdef struct Chunk:
     double largest_weight
     DoubleDouble sum
     WeightedSums weighted
+    double lead            # of a divergence, as its tile; its A and B
+    double a
+    double b
     DoubleDouble ratio     # a unit of its exponentials is ratio 2^ratio_power of the whole row's
     double ratio_power
 
@@ -1279,6 +1376,7 @@ cdef struct LongRow:
     npy_intp count
     Tile *whole
     char *copies             # of each thread
+    LongRow *of_target       # of a divergence
 
 
 cdef inline npy_intp chunk_length(floating type_tag) noexcept nogil:
@@ -1296,7 +1394,7 @@ cdef inline void start_chunk(
 ) noexcept nogil:
     cdef const Job *job = all.job
     cdef npy_intp start = c * chunk_length[floating](0), count = chunk_length[floating](0)
-    cdef char *copies = all.copies + participant * job.slots * job.slot_bytes
+    cdef char *copies = all.copies + participant * job.bytes_of_participant
     if c + 1 == all.count:
         count = job.plan.n - start
     load_operands[floating](job, all.block, start, count, copies, rows, 0)
@@ -1307,6 +1405,44 @@ cdef inline void start_chunk(
         change_for_extreme(
             <floating *> tile.logits.data, 1, count, start, &all.maximum, all.temperature
         )
+    if is_divergence(job):
+        start_target[floating](
+            job, all.block, rows, 0, tile, <Tile *> (copies + job.tile_at), 0
+        )
+        if job.has_extremes:
+            change_for_extreme(
+                <floating *> tile.companion.data, 1, count, start, &all.of_target.maximum,
+                all.temperature,
+            )
+
+
+cdef inline void keep_sums_of_chunk(
+    Chunk *chunk, const Tile *tile, floating type_tag
+) noexcept nogil:
+    chunk.maximum = tile.maximum[0]
+    chunk.shift = in_type_of[floating](tile.shift, 0)[0]
+    chunk.power = tile.power[0]
+    chunk.residue = tile.residue[0]
+    chunk.largest_weight = tile.largest_weight[0]
+    chunk.sum = sum_of_row(tile, 0)
+    chunk.ratio = from_double(0)
+    chunk.ratio_power = -3000
+
+
+cdef inline void keep_divergence_of_chunk(
+    Chunk *chunk, Chunk *of_target, const Tile *tile
+) noexcept nogil:
+    """What is infinite has no errors to add."""
+    chunk.a = tile.weights_hi[0]
+    chunk.b = tile.distances_hi[0]
+    if is_finite(chunk.a) and is_finite(chunk.b):
+        chunk.a += tile.weights_lo[0]
+        chunk.b += tile.distances_lo[0]
+    chunk.a = chunk.a / tile.of_target.sum_hi[0]
+    chunk.b = chunk.b / tile.of_target.sum_hi[0]
+    chunk.lead = tile.lead[0]
+    chunk.weighted.weights = chunk.weighted.distances = from_double(0)
+    of_target.weighted = chunk.weighted    # which is of other functions
 
 
 cdef void sum_chunks(
@@ -1327,14 +1463,10 @@ cdef void sum_chunks(
         chunk.weighted = weighted_sums_of_row(&tile, 0)
         if is_vjp(job):
             continue
-        chunk.maximum = tile.maximum[0]
-        chunk.shift = in_type_of[floating](tile.shift, 0)[0]
-        chunk.power = tile.power[0]
-        chunk.residue = tile.residue[0]
-        chunk.largest_weight = tile.largest_weight[0]
-        chunk.sum = sum_of_row(&tile, 0)
-        chunk.ratio = from_double(0)
-        chunk.ratio_power = -3000
+        keep_sums_of_chunk[floating](chunk, &tile, 0)
+        if is_divergence(job):
+            keep_sums_of_chunk[floating](all.of_target.chunks + c, tile.of_target, 0)
+            keep_divergence_of_chunk(chunk, all.of_target.chunks + c, &tile)
         if keeps_exponentials(job):
             store_results[floating](job, all.block, c * length, tile.classes, &rows, 0)
 
@@ -1466,6 +1598,40 @@ cdef void combine_chunks(LongRow *all, floating type_tag) noexcept nogil:
     whole.distances_lo[0] = weighted.distances.lo
 
 
+cdef void combine_divergences(LongRow *all) noexcept nogil:
+    """With P and Q for the chunk's parts of both sides, and d for its center less the row's: exp(d)
+    is Q / P, and A is the sum of P (exp(d) A_c + (exp(d) - 1) B_c + exp(d) - 1 - d)."""
+    cdef Tile *whole = all.whole
+    cdef const Tile *target = all.of_target.whole
+    cdef const Chunk *chunk
+    cdef const Chunk *of_target
+    cdef Difference center = half_difference(whole.maximum[0], target.maximum[0]), apart
+    cdef double a = 0, b = 0, p, q, d, excess
+    cdef npy_intp c
+    for c in range(all.count):
+        chunk = all.chunks + c
+        of_target = all.of_target.chunks + c
+        p = in_units_of_row(of_target, of_target.sum).hi / target.sum_hi[0]
+        q = in_units_of_row(chunk, chunk.sum).hi / whole.sum_hi[0]
+        apart = half_difference(chunk.maximum, of_target.maximum)
+        d = (apart.hi - center.hi) + (apart.lo - center.lo) + (chunk.lead - whole.lead[0])
+        d = d * (2 / whole.temperature[0])
+        if p == 0:
+            a += q
+        elif chunk.maximum == -INFINITY or chunk.a == INFINITY:
+            a = INFINITY
+        elif is_small(d):
+            excess = excess_of_exp(d)
+            a += p * (chunk.a + (d + excess) * (chunk.a + chunk.b) + excess)
+            b += p * (chunk.b + d)
+        else:
+            a += q * chunk.a + (q - p) * chunk.b + (q - p - p * d)
+            b += p * (chunk.b + d)
+    whole.weights_hi[0] = a * target.sum_hi[0]
+    whole.distances_hi[0] = b * target.sum_hi[0]
+    whole.weights_lo[0] = whole.distances_lo[0] = 0
+
+
 cdef inline void set_row_of_chunk(
     const Tile *whole, Tile *tile, floating type_tag
 ) noexcept nogil:
@@ -1486,6 +1652,10 @@ cdef inline void set_row_of_chunk(
     tile.curvature_at_end[0] = whole.curvature_at_end[0]
     tile.target[0] = whole.target[0]
     tile.target_result[0] = whole.target_result[0]
+    tile.center_hi[0] = whole.center_hi[0]
+    tile.center_lo[0] = whole.center_lo[0]
+    tile.lead_hi[0] = whole.lead_hi[0]
+    tile.per_center[0] = whole.per_center[0]
 
 
 cdef inline void scale_factor(double *hi, double *lo, DoubleDouble ratio) noexcept nogil:
@@ -1497,11 +1667,14 @@ cdef inline void scale_factor(double *hi, double *lo, DoubleDouble ratio) noexce
     lo[0] = factor.lo
 
 
-cdef DoubleDouble ratio_to_row(const Chunk *chunk, Tile *tile, floating type_tag) noexcept nogil:
+cdef void scale_to_row(
+    const Job *job, const Chunk *chunk, Tile *tile, floating type_tag
+) noexcept nogil:
     """What a chunk's exponentials are multiplied by; where that is so small that it would lose
     digits, a part of it goes to the exponentials."""
     cdef double lowest = -250 if floating is float else -2000
     cdef double power = max(lowest, chunk.ratio_power)
+    cdef DoubleDouble ratio
     cdef floating *e = <floating *> tile.result.data
     cdef floating half, other_half
     cdef npy_intp i
@@ -1511,7 +1684,28 @@ cdef DoubleDouble ratio_to_row(const Chunk *chunk, Tile *tile, floating type_tag
         for i in range(tile.classes):
             e[i] = e[i] * half * other_half
         power = 0
-    return dd_mul[double](chunk.ratio, from_double(power_of_two(power)), 0)
+    ratio = dd_mul[double](chunk.ratio, from_double(power_of_two(power)), 0)
+    scale_factor(tile.factor_hi, tile.factor_lo, ratio)
+    if has_hessian(job):
+        scale_factor(tile.inverse_sum_hi, tile.inverse_sum_lo, ratio)
+
+
+cdef void prepare_divergence_of_chunk(
+    const LongRow *all, npy_intp c, Tile *tile, floating type_tag
+) noexcept nogil:
+    """The exponentials of both sides once more: there may be no room for those of a row."""
+    cdef View result = tile.result
+    tile.result = tile.kept
+    tile.maximum[0] = all.chunks[c].maximum
+    tile.of_target.maximum[0] = all.of_target.chunks[c].maximum
+    tile.temperature[0] = all.whole.temperature[0]
+    sum_kept[floating](all.job, tile, 0)
+    sum_kept[floating](all.job, tile.of_target, 0)
+    set_row_of_chunk[floating](all.whole, tile, 0)
+    set_row_of_chunk[floating](all.of_target.whole, tile.of_target, 0)
+    scale_to_row[floating](all.job, all.chunks + c, tile, 0)
+    scale_to_row[floating](all.job, all.of_target.chunks + c, tile.of_target, 0)
+    tile.result = result
 
 
 cdef void write_chunks(
@@ -1520,7 +1714,6 @@ cdef void write_chunks(
     cdef LongRow *all = <LongRow *> work
     cdef const Job *job = all.job
     cdef npy_intp length = chunk_length[floating](0), c
-    cdef DoubleDouble ratio
     cdef Rows rows
     cdef Tile tile
     for c in range(first, last):
@@ -1528,14 +1721,13 @@ cdef void write_chunks(
         if keeps_exponentials(job):    # which sum_chunks has left there
             tile.result = rows.result = loaded[floating](
                 job, all.block, RESULT, 2, c * length, tile.classes,
-                all.copies + participant * job.slots * job.slot_bytes, 0,
+                all.copies + participant * job.bytes_of_participant, 0,
             )
         set_row_of_chunk[floating](all.whole, &tile, 0)
-        if keeps_exponentials(job):
-            ratio = ratio_to_row[floating](all.chunks + c, &tile, 0)
-            scale_factor(tile.factor_hi, tile.factor_lo, ratio)
-            if has_hessian(job):
-                scale_factor(tile.inverse_sum_hi, tile.inverse_sum_lo, ratio)
+        if is_divergence(job):
+            prepare_divergence_of_chunk[floating](all, c, &tile, 0)
+        elif keeps_exponentials(job):
+            scale_to_row[floating](job, all.chunks + c, &tile, 0)
         write_tile[floating](job, &tile, 0)
         mend_rows[floating](job, all.block, 0, &tile, c * length, 0)
         store_results[floating](job, all.block, c * length, tile.classes, &rows, 0)
@@ -1548,8 +1740,8 @@ cdef void compute_long_row(
     cdef const char *logits = block.parts[0].places[LOGITS]
     cdef const char *mask = block.parts[0].places[MASK] if is_masked(job) else NULL
     cdef floating target_logit
-    cdef LongRow all
-    cdef Tile *whole = <Tile *> (scratch + job.threads_of_row * job.slots * job.slot_bytes)
+    cdef LongRow all, of_target
+    cdef Tile *whole = <Tile *> (scratch + job.threads_of_row * job.bytes_of_participant)
     whole.rows = whole.padded = 1
     whole.share = whole.offset = 0
     if job.loss != NULL:
@@ -1567,6 +1759,19 @@ cdef void compute_long_row(
         all.maximum = maximum_of[floating](
             logits, plan.stride[LOGITS], plan.n, mask, plan.stride[MASK], 0
         )
+    if is_divergence(job):
+        of_target = all
+        of_target.whole = <Tile *> (all.chunks + all.count)
+        of_target.chunks = <Chunk *> (of_target.whole + 1)
+        of_target.whole.rows = of_target.whole.padded = 1
+        gather_operands[floating](job, block, 0, of_target.whole, 0)
+        whole.of_target = of_target.whole
+        all.of_target = &of_target
+        if job.has_extremes:
+            of_target.maximum = maximum_of[floating](
+                block.parts[0].places[COMPANION], plan.stride[COMPANION], plan.n, mask,
+                plan.stride[MASK], 0,
+            )
     whole.target_logit[0] = 0
     if has_indices(job) and whole.target[0] >= 0:
         target_logit = (<floating *> (logits + whole.target[0] * plan.stride[LOGITS]))[0]
@@ -1579,6 +1784,12 @@ cdef void compute_long_row(
         whole.target_logit[0] = target_logit
     share(<Work> sum_chunks[floating], &all, all.count, 1, plan.n, job.threads_of_row)
     combine_chunks[floating](&all, 0)
+    if is_divergence(job):
+        combine_chunks[floating](&of_target, 0)
+        set_center[floating](whole, 0)
+        combine_divergences(&all)
+        if correct_leads[floating](whole, 0):
+            combine_divergences(&all)
     finish_tile[floating](job, block, 0, whole, 0)
     if plan.data[ROW_RESULT] != NULL:
         scatter_results[floating](job, block, 0, whole, 0)
@@ -1664,7 +1875,7 @@ cdef inline npy_intp rows_of_tile(const Job *job, floating type_tag) noexcept no
         bytes = COPY_BYTES if job.is_in_cache else COPY_BYTES_FROM_MEMORY
         return max(lanes, min(rows, bytes // LANE_BYTES // job.plan.n * lanes))
     if job.path == DIRECT_COLUMNS and (
-        is_masked(job) or job.weighing == BY_EXPONENTIALS or is_broadcast(job, COMPANION)
+        is_masked(job) or copies_exponentials(job) or is_broadcast(job, COMPANION)
     ):    # which have copies
         return max(lanes, min(rows, CACHE_BYTES // row_bytes // lanes * lanes))
     return rows
@@ -1689,7 +1900,7 @@ cdef inline npy_intp rows_of_block(const Job *job, floating type_tag) noexcept n
             rows = MOST_COPIED_ROWS
             return max(1, min(rows, CACHE_BYTES // (job.plan.n * size)))
         are_direct = are_direct and lies_right(job, role, size)
-    return rows if are_direct and job.weighing != BY_EXPONENTIALS else job.rows_of_tile
+    return rows if are_direct and not copies_exponentials(job) else job.rows_of_tile
 
 
 cdef void over_units(
@@ -1730,9 +1941,13 @@ cdef void share_rows(Job *job, floating type_tag) noexcept nogil:
     if rows < 8 * worth and rows % worth and chunks >= 4 * worth:
         job.threads_of_row = worth
         threads = 1
-    job.bytes_of_thread = job.threads_of_row * job.slots * job.slot_bytes
+    job.tile_at = job.slots * job.slot_bytes
+    job.bytes_of_participant = job.tile_at + (sizeof(Tile) if is_divergence(job) else 0)
+    job.bytes_of_thread = job.threads_of_row * job.bytes_of_participant
     if chunks > 1:
-        job.bytes_of_thread += sizeof(Tile) + chunks * sizeof(Chunk)
+        job.bytes_of_thread += (sizeof(Tile) + chunks * sizeof(Chunk)) * (
+            2 if is_divergence(job) else 1
+        )
     job.scratch = NULL
     if job.bytes_of_thread > LOCAL_BYTES - LANE_BYTES:
         job.scratch = <char *> scratch_memory(threads * job.bytes_of_thread)
@@ -1753,7 +1968,7 @@ cdef void over_groups(Job *job, floating type_tag) noexcept nogil:
     job.unit = lanes_of[floating](0) if job.path == DIRECT_COLUMNS else 1
     job.rows_of_tile = rows_of_tile[floating](job, 0)
     job.rows_of_block = rows_of_block[floating](job, 0)
-    job.slots = SLOTS + has_hessian(job)
+    job.slots = SLOTS + (has_hessian(job) or is_divergence(job))
     job.slot_bytes = sizeof(floating) * (
         min(job.rows_of_block, rows) * whole_lanes[floating](n, 0) if job.layout == ROWS
         else n * whole_lanes[floating](min(job.rows_of_block, rows), 0)
@@ -1783,7 +1998,7 @@ cdef void over_rows(
     job.loss = loss
     job.values = values_of(operation)
     job.weighing = weighing_of(operation.function)
-    job.takes_logarithm = operation.function != SOFTMAX
+    job.takes_logarithm = operation.function != SOFTMAX and operation.function != KL_DIVERGENCE
     job.has_extremes = operation.function != NLL_LOSS and not are_ordinary(plan)
     job.path = path_for(&job, sizeof(floating))
     job.first = 0

@@ -37,8 +37,8 @@ from csoftmax.kernels.lanes cimport add_term
 from csoftmax.kernels.memory cimport CSOFTMAX_KEEPS_MEMORY, keep_limit, new_result
 from csoftmax.kernels.plan cimport (
     BINARY_CROSS_ENTROPY, BINARY_CROSS_ENTROPY_AND_GRAD, CLASS_LOSS, COMPANION, ENTROPY, HESSIAN,
-    INDEX_LOSS, LOGITS, LOGSUMEXP, LOG_SIGMOID, LOG_SOFTMAX, LOG_SOFTMAX_VJP, MASK, NLL_LOSS,
-    POS_WEIGHT, RESULT, ROLES, ROW_RESULT, SIGMOID, SIGN, SOFTMAX, SOFTMAX_AND_LOGSUMEXP,
+    INDEX_LOSS, KL_DIVERGENCE, LOGITS, LOGSUMEXP, LOG_SIGMOID, LOG_SOFTMAX, LOG_SOFTMAX_VJP, MASK,
+    NLL_LOSS, POS_WEIGHT, RESULT, ROLES, ROW_RESULT, SIGMOID, SIGN, SOFTMAX, SOFTMAX_AND_LOGSUMEXP,
     SOFTMAX_VJP, TARGET, TARGETS_LOSS, TEMPERATURE, WEIGHT, WEIGHTED_LOGSUMEXP, Axes, Function,
     Plan, collapse, set_operand, start_plan,
 )
@@ -398,9 +398,11 @@ cdef bint overlaps_itself(ndarray x) noexcept:
 
 cdef bint can_be_written(const Call *call, ndarray out) noexcept:
     """Whether results may go to it at once: it has the type that is computed in, and nothing in its
-    memory is read after a result is written. The logits, and gradients of their shape, may be `out`
+    memory is read after a result is written. The logits, and what is read with them, may be `out`
     itself: their numbers are read before results take their place."""
-    cdef bint is_product = call.operation.function in (SOFTMAX_VJP, LOG_SOFTMAX_VJP)
+    cdef bint are_both_read = call.operation.function in (
+        SOFTMAX_VJP, LOG_SOFTMAX_VJP, KL_DIVERGENCE
+    )
     cdef ndarray x
     cdef int role
     if not is_usable(out, call.type_number) or overlaps_itself(out):
@@ -410,7 +412,7 @@ cdef bint can_be_written(const Call *call, ndarray out) noexcept:
             continue
         x = <ndarray> call.arrays[role]
         if (
-            (role == LOGITS or is_product) and x.data == out.data
+            (role == LOGITS or are_both_read) and x.data == out.data
             and PyArray_CompareLists(x.strides, out.strides, out.ndim)
         ):
             continue
@@ -728,6 +730,33 @@ def nll_loss(log_probs, target, axis, weight, sample_weight, ignore_index, reduc
         log_probs, target, axis, weight, sample_weight, ignore_index, reduction, 0.0, 1.0, None,
         False, None, None, True,
     )
+
+
+def kl_divergence(
+    logits, target_logits, axis, temperature, where, reduction, bint has_grad=False, out=None,
+    divisor=None,
+):
+    """As `cross_entropy`."""
+    cdef Call call
+    cdef ndarray losses, grad = None
+    if type(axis) is not int or not start_call(&call, KL_DIVERGENCE, logits, axis):
+        return None
+    call.is_refused = computed_type(target_logits) < 0 or not has_shape(target_logits, &call.axes)
+    call.type_number = max(call.type_number, computed_type(target_logits))    # double is larger
+    call.is_refused |= not read_reduction(&call, reduction)
+    temperature = read_temperature(&call, temperature)
+    x = read_operand(&call, LOGITS, logits)
+    companion = read_operand(&call, COMPANION, target_logits)
+    if where is not None:
+        where = read_operand(&call, MASK, where)
+    if divisor is not None:
+        call.divisor = divisor
+    losses = room_for(&call, ROW_RESULT, None, None)
+    if has_grad:
+        call.operation.has_grad = True
+        grad = room_for(&call, RESULT, out, logits)
+    value = computed(&call, losses, None)
+    return (value, delivered(grad, out)) if has_grad and value is not None else value
 
 
 def binary_cross_entropy(

@@ -18,9 +18,9 @@ from cython cimport floating
 from libc.math cimport INFINITY, fabs
 
 from csoftmax.kernels.arithmetic cimport (
-    PLAIN, DoubleDouble, ExpParams, Kind, dd_add, dd_mul, dd_reciprocal, dd_sum, exact_fma, exp_dd,
-    exponential, from_double, log_1p, log_1p_up_to_one, minus_log_1p, multiply_add, two_sum,
-    value_or_zero,
+    LN2, PLAIN, DoubleDouble, ExpParams, Kind, dd_add, dd_mul, dd_reciprocal, dd_sum, exact_fma,
+    exp_dd, exp_quotient, exponential, from_double, log_1p, log_1p_up_to_one, minus_log_1p,
+    multiply_add, two_sum, value_or_zero,
 )
 from csoftmax.kernels.threads cimport share
 
@@ -226,6 +226,77 @@ cdef inline floating variance_of_class(floating p, floating share_of_others) noe
     is known to more digits than 1 - p."""
     cdef floating one = 1
     return p * (share_of_others if p > 0.5 else one - p)
+
+
+# Divergences: KL(p || q) of p_j = exp(t_j / T) / S_t and q_j = exp(z_j / T) / S_z. With any numbers
+# d_j = (z_j - t_j) / T - c, c near log(S_z / S_t),
+#
+#     A = sum_j p_j (exp(d_j) - 1 - d_j),    B = sum_j p_j d_j,    u = A + B,
+#     sum_j p_j log(p_j / q_j) = A - (u - log(1 + u))
+#
+# u = sum_j p_j exp(d_j) - 1 is what c is wrong by. No term of A is negative, and where q is close
+# to p, A is of the size of the result, and u^2 / 2 less. Exponentials that are off by an ULP are
+# those of another p: the result is the divergence of that one, off by as little.
+#
+# c T is the difference of the maxima, the center, and a rest, the lead. Differences are sums of two
+# numbers, without an error; halves, as they may be too large.
+
+cdef struct Difference:
+    double hi
+    double lo
+
+
+cdef inline Difference half_difference(floating z, floating t) noexcept nogil:
+    """(z - t) / 2 in the type of both. Infinite ones have no errors."""
+    cdef Difference difference
+    cdef floating half = 0.5, a = half * z, b = half * t, s = a - b, part = a - s
+    cdef floating error = (a - (s + part)) + (part - b)
+    difference.hi = s
+    difference.lo = value_or_zero(error, (s < INFINITY) & (s > -INFINITY))
+    return difference
+
+
+cdef inline floating log_ratio(
+    floating z, floating t, floating center_hi, floating center_lo, floating lead,
+    floating per_center
+) noexcept nogil:
+    """d_j, close to log(q_j / p_j). `per_center` is 2 / T."""
+    cdef Difference apart = half_difference(z, t)
+    cdef floating hi = <floating> apart.hi - center_hi, lo = <floating> apart.lo - center_lo
+    return ((hi - lead) + lo) * per_center
+
+
+cdef inline floating excess_of_exp(floating d) noexcept nogil:
+    """exp(d) - 1 - d for a small d, see `is_small`."""
+    return d * d * exp_quotient(d)
+
+
+cdef inline double excess_over_log(double u) noexcept nogil:
+    """u - log(1 + u) for |u| up to 2^-10."""
+    cdef double series = multiply_add(u, 1.0 / 7, -1.0 / 6)
+    series = multiply_add(multiply_add(multiply_add(series, -u, -0.2), u, 0.25), u, -1.0 / 3)
+    return multiply_add(series, u, 0.5) * u * u
+
+
+cdef inline bint is_small(floating d) noexcept nogil:
+    """NaN is not, and the difference of two infinities is one."""
+    cdef floating limit = LN2 / 2
+    return (d <= limit) & (d >= -limit)
+
+
+cdef inline floating divergence_term(
+    floating p, floating q, floating d, floating p_times_d, floating ratio
+) noexcept nogil:
+    """p_j (exp(d_j) - 1 - d_j) in units of p; `ratio` is that of q's unit to it."""
+    cdef floating small = p * excess_of_exp(d)
+    cdef floating large = multiply_add(q, ratio, -p) - p_times_d
+    return small if is_small(d) else large
+
+
+cdef inline floating divergence_grad(floating p, floating q, floating d) noexcept nogil:
+    """q_j - p_j."""
+    cdef floating small = p * (d + excess_of_exp(d)), large = q - p
+    return small if is_small(d) else large
 
 
 # Vector-Jacobian products: of softmax y (g - sum g y) / T, of log_softmax

@@ -11,14 +11,14 @@ from libc.math cimport NAN, fabs
 
 from csoftmax.kernels.arithmetic cimport (
     GENERAL, PLAIN, DoubleDouble, ExpParams, dd_add, dd_mul, dd_reciprocal, dd_sum, exp_dd,
-    exp_params, exponential, from_double, value_or_zero,
+    exp_params, exponential, from_double, log_1p, value_or_zero,
 )
 from csoftmax.kernels.formulas cimport (
-    WeightedSums, grad_of_class, is_finite, log_of_sum, log_sum_from, quotient, sum_of_exponentials,
-    weighted_sum, with_class, with_sign,
+    Difference, WeightedSums, excess_over_log, grad_of_class, half_difference, is_finite,
+    log_of_sum, log_sum_from, quotient, sum_of_exponentials, weighted_sum, with_class, with_sign,
 )
 from csoftmax.kernels.lanes cimport START_OF_SUM
-from csoftmax.kernels.passes cimport MAX_TERMS, Tile, params_of, set_other_params
+from csoftmax.kernels.passes cimport MAX_TERMS, Tile, in_type_of, params_of, set_other_params
 
 cdef extern from * nogil:
     """
@@ -195,9 +195,10 @@ cdef inline void set_entropy(Tile *tile, floating type_tag) noexcept nogil:
         tile.row_result[r] = entropy if is_finite(tile.maximum[r]) else NAN
 
 
-cdef inline double within_float(double scale) noexcept nogil:
-    """A scale; 1 of one that is beyond a float, which is multiplied by when all else is done."""
-    return 1.0 if fabs(scale) >= LARGEST_SCALE else scale
+cdef inline void put_off_scale(double *scale, double *scale_at_end) noexcept nogil:
+    """One that is beyond a float is multiplied by when all else is done."""
+    scale_at_end[0] = scale[0] if fabs(scale[0]) >= LARGEST_SCALE else 1.0
+    scale[0] = 1.0 if fabs(scale[0]) >= LARGEST_SCALE else scale[0]
 
 
 cdef inline void set_loss(
@@ -225,8 +226,7 @@ cdef inline void set_loss(
         tile.row_result[r] = loss if is_finite(tile.maximum[r]) else NAN
         if has_grad:
             scale = tile.scale[r]
-            tile.scale[r] = within_float(scale)
-            tile.scale_at_end[r] = scale if fabs(scale) >= LARGEST_SCALE else 1.0
+            put_off_scale(tile.scale + r, tile.scale_at_end + r)
             inverse = dd_reciprocal[floating](
                 sum_of_exponentials[floating](others, tile.residue[r], 0), 0
             )
@@ -270,8 +270,105 @@ cdef inline void set_hessian(
             weight = dd_mul[floating](weight, from_double(tile.weight[r]), 0)
             weight = dd_mul[floating](dd_mul[floating](weight, inverse, 0), inverse, 0)
             curvature = weight.hi + weight.lo
-        tile.curvature[r] = within_float(curvature)
-        tile.curvature_at_end[r] = curvature if fabs(curvature) >= LARGEST_SCALE else 1.0
+        tile.curvature[r] = curvature
+        put_off_scale(tile.curvature + r, tile.curvature_at_end + r)
+
+
+cdef struct Divergence:
+    double value
+    double correction    # of log(S_z / S_t)
+    bint lacks_digits    # where u^2 / 2 is nearly all of A
+
+
+cdef inline Divergence divergence_of_row(const Tile *tile, Py_ssize_t r) noexcept nogil:
+    """Where A is large, u is less exact than the lead."""
+    cdef Divergence divergence
+    cdef double a = tile.weights_hi[r], b = tile.distances_hi[r], u, excess
+    a += tile.weights_lo[r] if is_finite(a) else 0
+    b += tile.distances_lo[r] if is_finite(b) else 0
+    a = a / tile.of_target.sum_hi[r]
+    u = a + b / tile.of_target.sum_hi[r]
+    u = u if (a < 0.25) & (fabs(u) <= 2.0**-10) else 0
+    excess = excess_over_log(u)
+    divergence.value = a - excess
+    divergence.value = 0 if divergence.value < 0 else divergence.value
+    divergence.correction = u - excess
+    divergence.lacks_digits = divergence.value < a / 16
+    return divergence
+
+
+cdef inline void set_lead(Tile *tile, Py_ssize_t r, double lead, floating type_tag) noexcept nogil:
+    """In the type of the numbers, what that leaves of it goes to the center's lower part."""
+    cdef Difference center = half_difference(
+        <floating> tile.maximum[r], <floating> tile.of_target.maximum[r]
+    )
+    cdef floating hi = <floating> lead
+    tile.lead[r] = lead
+    in_type_of[floating](tile.lead_hi, 0)[r] = hi
+    in_type_of[floating](tile.center_hi, 0)[r] = <floating> center.hi
+    in_type_of[floating](tile.center_lo, 0)[r] = <floating> (center.lo + (lead - hi))
+
+
+cdef inline void correct_lead(
+    Tile *tile, Py_ssize_t r, double correction, floating type_tag
+) noexcept nogil:
+    set_lead[floating](tile, r, tile.lead[r] + 0.5 * tile.temperature[r] * correction, 0)
+
+
+cdef inline void set_center(Tile *tile, floating type_tag) noexcept nogil:
+    """And the lead: from the sums of both sides in units of their maxima's exponentials."""
+    cdef const Tile *target = tile.of_target
+    cdef DoubleDouble apart, log_sum
+    cdef double smaller, difference
+    cdef Py_ssize_t r
+    for r in range(tile.padded):
+        apart = dd_sum[floating](tile.sum_hi[r], -target.sum_hi[r], 0)
+        difference = apart.hi + (apart.lo + (tile.sum_lo[r] - target.sum_lo[r]))
+        smaller = min(tile.sum_hi[r], target.sum_hi[r])
+        log_sum = log_1p(from_double(fabs(difference) / smaller))
+        log_sum.hi = log_sum.hi if difference > 0 else -log_sum.hi
+        log_sum.lo = log_sum.lo if difference > 0 else -log_sum.lo
+        difference = log_sum.hi - (tile.residue[r] - target.residue[r]) + log_sum.lo
+        set_lead[floating](tile, r, 0.5 * tile.temperature[r] * difference, 0)
+        in_type_of[floating](tile.per_center, 0)[r] = <floating> (2 / tile.temperature[r])
+        in_type_of[floating](tile.ratio, 0)[r] = <floating> (target.sum_hi[r] / tile.sum_hi[r])
+
+
+cdef inline bint correct_leads(Tile *tile, floating type_tag) noexcept nogil:
+    """Of rows that lack digits; whether there are any."""
+    cdef bint is_any_lacking = False
+    cdef Divergence divergence
+    cdef Py_ssize_t r
+    for r in range(tile.padded):
+        divergence = divergence_of_row(tile, r)
+        correct_lead[floating](
+            tile, r, divergence.correction if divergence.lacks_digits else 0, 0
+        )
+        is_any_lacking |= divergence.lacks_digits
+    return is_any_lacking
+
+
+cdef inline void set_divergence(Tile *tile, bint has_grad, floating type_tag) noexcept nogil:
+    cdef Tile *target = tile.of_target
+    cdef Divergence divergence
+    cdef DoubleDouble factor
+    cdef bint is_one
+    cdef Py_ssize_t r
+    for r in range(tile.padded):
+        divergence = divergence_of_row(tile, r)
+        is_one = is_finite(tile.maximum[r]) & is_finite(target.maximum[r])
+        tile.row_result[r] = divergence.value if is_one else NAN
+        if has_grad:
+            correct_lead[floating](tile, r, divergence.correction, 0)
+            put_off_scale(tile.scale + r, tile.scale_at_end + r)
+            factor = dd_reciprocal[floating](sum_of_row(tile, r), 0)
+            factor = dd_mul[floating](factor, from_double(tile.scale[r]), 0)
+            tile.factor_hi[r] = factor.hi if is_one else NAN
+            tile.factor_lo[r] = factor.lo
+            factor = dd_reciprocal[floating](sum_of_row(target, r), 0)
+            factor = dd_mul[floating](factor, from_double(tile.scale[r]), 0)
+            target.factor_hi[r] = factor.hi if is_one else NAN
+            target.factor_lo[r] = factor.lo
 
 
 cdef inline void set_vjp(Tile *tile, floating type_tag) noexcept nogil:

@@ -19,13 +19,13 @@ from libc.math cimport INFINITY, fabs
 from libc.stdint cimport int64_t
 
 from csoftmax.kernels.arithmetic cimport (
-    GENERAL, PLAIN, DoubleDouble, ExpParams, Kind, dd_sum, exp_params, exponential, multiply_add,
-    two_sum, value_or_zero,
+    GENERAL, PLAIN, DoubleDouble, ExpParams, Kind, exp_params, exponential, multiply_add, two_sum,
+    value_or_zero,
 )
 from csoftmax.kernels.copies cimport kept_or_minus_infinity
 from csoftmax.kernels.formulas cimport (
-    WeightedSums, coefficient, distance, is_finite, log_probability, product_difference, scaled,
-    times_inverse, variance_of_class,
+    coefficient, distance, divergence_grad, divergence_term, is_finite, log_probability, log_ratio,
+    product_difference, scaled, times_inverse, variance_of_class,
 )
 from csoftmax.kernels.lanes cimport (
     FLOAT_LANES, LANE_BYTES, START_OF_SUM, LaneSums, add, add_product, add_term, clear, finished,
@@ -61,6 +61,7 @@ cdef enum Weighing:
     BY_TARGETS                # distances, each times its coefficient in a loss
     BY_OFFSETS                # the same without targets: the coefficients of label smoothing
     BY_EXPONENTIALS           # distances, each times its exponential
+    DIVERGENCES               # of probabilities from those of the target, to the weights
     PROBABILITY_GRADS         # of a vector-Jacobian product: probabilities times gradients
     LOG_PROBABILITY_GRADS     # or, of log-probabilities, the gradients
     OTHERS                    # the exponentials but for the largest
@@ -76,6 +77,7 @@ cdef enum Values:
     GRADS                 # scaled exponentials less the coefficients of the loss
     GRADS_OF_OFFSETS      # the same without targets
     HESSIANS
+    DIVERGENCE_GRADS
     SOFTMAX_VJPS
     LOG_SOFTMAX_VJPS
 
@@ -98,6 +100,8 @@ cdef struct Tile:
     View companion            # targets, gradients or weights
     View result               # meanwhile the exponentials, where they are kept
     View hessian              # its diagonal
+    View kept                 # the exponentials, where results don't take their place
+    Tile *of_target           # of a divergence: the target's logits as a tile of their own
     const void *class_weights
     double share              # of the targets in a loss: 1 - label_smoothing
     double offset             # of every class: label_smoothing / C
@@ -128,6 +132,13 @@ cdef struct Tile:
     double weight[ROW_SLOTS]          # of a loss
     double row_sign[ROW_SLOTS]
     double largest_weight[ROW_SLOTS]
+    double lead[ROW_SLOTS]            # of a divergence, see formulas.pxd
+    # In the type of the numbers.
+    double center_hi[ROW_SLOTS]
+    double center_lo[ROW_SLOTS]       # with what is left of the lead
+    double lead_hi[ROW_SLOTS]
+    double per_center[ROW_SLOTS]
+    double ratio[ROW_SLOTS]           # of an exponential's share of its row to one of the target's
     double class_weight[ROW_SLOTS]    # of the target
     double target_logit[ROW_SLOTS]
     double target_result[ROW_SLOTS]   # takes the place of the target's number
@@ -487,7 +498,7 @@ cdef inline void sum_exponentials(
 # Other sums
 
 cdef inline bint has_weights(Weighing weighing) noexcept nogil:
-    return weighing == BY_TARGETS or weighing == BY_OFFSETS
+    return weighing == BY_TARGETS or weighing == BY_OFFSETS or weighing == DIVERGENCES
 
 
 cdef inline bint sums_weights(Weighing weighing) noexcept nogil:
@@ -496,22 +507,33 @@ cdef inline bint sums_weights(Weighing weighing) noexcept nogil:
 
 cdef inline bint has_companion(Weighing weighing) noexcept nogil:
     return (
-        weighing == BY_TARGETS or weighing == PROBABILITY_GRADS
+        weighing == BY_TARGETS or weighing == DIVERGENCES or weighing == PROBABILITY_GRADS
         or weighing == LOG_PROBABILITY_GRADS or weighing == WEIGHTED_EXPONENTIALS
+    )
+
+
+cdef inline floating log_ratio_of_row(
+    const Tile *tile, floating z, floating t, Py_ssize_t r
+) noexcept nogil:
+    return log_ratio(
+        z, t, in_type_of[floating](tile.center_hi, 0)[r],
+        in_type_of[floating](tile.center_lo, 0)[r],
+        in_type_of[floating](tile.lead_hi, 0)[r], in_type_of[floating](tile.per_center, 0)[r],
     )
 
 
 cdef inline void weigh_lane(
     double *weights_hi, double *weights_lo, double *sums_hi, double *sums_lo, floating x,
-    floating companion, floating e, floating class_weight, double maximum, floating largest_e,
-    const ExpParams *params, Kind kind, double share, double offset, bint counts,
-    Weighing weighing
+    floating companion, floating e, floating target_e, floating class_weight, double maximum,
+    floating largest_e, const ExpParams *params, Kind kind, double share, double offset,
+    const Tile *tile, Py_ssize_t r, bint counts, Weighing weighing
 ) noexcept nogil:
     """One number, unless it does not count: then its weight is 0, and what has the weight 0 counts
     nowhere, even if it is infinite or NaN."""
     cdef DoubleDouble weight
     cdef double apart
     cdef bint is_largest
+    cdef floating d, product
     if weighing == BY_TARGETS or weighing == BY_OFFSETS:
         weight = coefficient[floating](companion, class_weight, share, offset, 0)
         weight.hi = value_or_zero(weight.hi, counts)
@@ -526,6 +548,16 @@ cdef inline void weigh_lane(
         e = value_or_zero(e, counts)
         apart = value_or_zero(distance(maximum, x), e != 0)
         add_product[floating](sums_hi, sums_lo, e, apart, 0)
+    elif weighing == DIVERGENCES:
+        e = value_or_zero(e, counts)
+        target_e = value_or_zero(target_e, counts)
+        d = log_ratio_of_row(tile, x, companion, r)
+        product = target_e * value_or_zero(d, target_e != 0)
+        add_term[floating](
+            weights_hi, weights_lo,
+            divergence_term(target_e, e, d, product, in_type_of[floating](tile.ratio, 0)[r]), 0,
+        )
+        add_term[floating](sums_hi, sums_lo, product, 0)
     elif weighing == PROBABILITY_GRADS:
         x = value_or_zero(x, counts)
         companion = value_or_zero(companion, x != 0)
@@ -551,11 +583,13 @@ cdef inline void weigh_lane(
 
 cdef inline void weigh_vector(
     const Tile *tile, LaneSums *weights, LaneSums *sums, const floating *x,
-    const floating *companion, const floating *e, Py_ssize_t block, Py_ssize_t first_class,
-    Py_ssize_t counted, Layout layout, Weighing weighing, Kind kind
+    const floating *companion, const floating *e, const floating *target_e, Py_ssize_t block,
+    Py_ssize_t first_class, Py_ssize_t counted, Layout layout, Weighing weighing, Kind kind
 ) noexcept nogil:
     """From a class on, or of it. Lanes below `counted` have been counted."""
-    cdef bint has_e = weighing == BY_EXPONENTIALS or weighing == OTHERS_KEPT
+    cdef bint is_divergence = weighing == DIVERGENCES
+    cdef bint has_e = weighing == BY_EXPONENTIALS or weighing == OTHERS_KEPT or is_divergence
+    cdef bint has_class_weights = has_weights(weighing) and not is_divergence
     cdef const floating *class_weights = <const floating *> tile.class_weights
     cdef ExpParams params
     cdef floating largest_e = 0
@@ -574,9 +608,9 @@ cdef inline void weigh_vector(
         weigh_lane(
             weights.hi + k, weights.lo + k, sums.hi + k, sums.lo + k,
             x[k] if weighing != OTHERS_KEPT else 0, companion[k] if has_companion(weighing) else 0,
-            e[k] if has_e else 0, class_weights[i] if has_weights(weighing) else 0,
-            maximum, largest_e, &params, kind, tile.share, tile.offset,
-            k >= counted if counted else True, weighing,
+            e[k] if has_e else 0, target_e[k] if is_divergence else 0,
+            class_weights[i] if has_class_weights else 0, maximum, largest_e, &params, kind,
+            tile.share, tile.offset, tile, r, k >= counted if counted else True, weighing,
         )
 
 
@@ -611,6 +645,7 @@ cdef inline void weigh(
     cdef const floating *x
     cdef const floating *companion
     cdef const floating *e
+    cdef const floating *target_e = NULL
     if layout == COLUMNS:
         for r in range(tile.padded):
             tile.weights_hi[r] = tile.weights_lo[r] = 0
@@ -621,6 +656,8 @@ cdef inline void weigh(
             x = vector_at[floating](&tile.logits, block, first, layout, 0)
             companion = vector_at[floating](&tile.companion, block, first, layout, 0)
             e = vector_at[floating](&tile.result, block, first, layout, 0)
+            if weighing == DIVERGENCES:
+                target_e = vector_at[floating](&tile.of_target.result, block, first, layout, 0)
             r = row_of_lane[floating](block, 0, layout, 0)
             clear(&weights)
             clear(&sums)
@@ -630,15 +667,17 @@ cdef inline void weigh(
                     take_sums(tile.weights_hi + r, tile.weights_lo + r, &weights)
             if tail:
                 weigh_vector(
-                    tile, &weights, &sums, x + last, companion + last, e + last, block, last,
-                    LANES - tail, layout, weighing, kind,
+                    tile, &weights, &sums, x + last, companion + last, e + last, target_e + last,
+                    block, last, LANES - tail, layout, weighing, kind,
                 )
             for v in range(first, end):
                 weigh_vector(
-                    tile, &weights, &sums, x, companion, e, block,
+                    tile, &weights, &sums, x, companion, e, target_e, block,
                     v * LANES if layout == ROWS else v, 0, layout, weighing, kind,
                 )
-                if has_companion(weighing) and tile.ahead:    # which no pass has read before
+                if weighing == DIVERGENCES:
+                    target_e += step_of[floating](&tile.of_target.result, layout, 0)
+                elif has_companion(weighing) and tile.ahead:    # which no pass has read before
                     prefetch(x + tile.ahead)
                     prefetch(companion + tile.ahead)
                 x += step_of[floating](&tile.logits, layout, 0)
@@ -663,12 +702,14 @@ cdef inline void weigh(
 
 cdef inline floating value_of_lane(
     const Tile *tile, const floating *x, const floating *companion, const floating *e,
-    const floating *class_weights, Py_ssize_t k, Py_ssize_t i, floating hi, floating lo,
-    floating other_hi, floating other_lo, const ExpParams *of_zero, Kind kind, Values values
+    const floating *target_e, const floating *class_weights, Py_ssize_t k, Py_ssize_t r,
+    Py_ssize_t i, floating hi, floating lo, floating other_hi, floating other_lo,
+    const ExpParams *of_zero, Kind kind, Values values
 ) noexcept nogil:
     """`hi` and `lo` are the factor of the exponentials, the maximum and the logarithm of the sum,
     or the sum of a vector-Jacobian product; `other_hi` and `other_lo` share and offset, both times
-    the scale, or the curvature and the share of the others, or 1 / T."""
+    the scale, or the curvature and the share of the others, or 1 / T, or the factor of the target's
+    exponentials."""
     if values == PROBABILITIES:
         return scaled(e[k], hi, lo)
     if values == LOG_PROBABILITIES:
@@ -682,14 +723,19 @@ cdef inline floating value_of_lane(
         return multiply_add(-class_weights[i], other_lo, scaled(e[k], hi, lo))
     if values == HESSIANS:
         return variance_of_class(scaled(e[k], hi, lo), other_lo) * other_hi
+    if values == DIVERGENCE_GRADS:
+        return divergence_grad(
+            scaled(target_e[k], other_hi, other_lo), scaled(e[k], hi, lo),
+            log_ratio_of_row(tile, x[k], companion[k], r),
+        )
     hi = product_difference(x[k], companion[k], hi, lo, of_zero, values == LOG_SOFTMAX_VJPS)
     return hi if kind == PLAIN else times_inverse(hi, other_hi, other_lo)
 
 
 cdef inline void write_vector(
     const Tile *tile, floating *y, const floating *x, const floating *companion,
-    const floating *e, Py_ssize_t row, Py_ssize_t first_class, const floating *hi,
-    const floating *lo, const floating *other_hi, const floating *other_lo,
+    const floating *e, const floating *target_e, Py_ssize_t row, Py_ssize_t first_class,
+    const floating *hi, const floating *lo, const floating *other_hi, const floating *other_lo,
     const ExpParams *of_zero, Layout layout, Kind kind, Values values
 ) noexcept nogil:
     cdef Py_ssize_t k, r, i
@@ -697,8 +743,8 @@ cdef inline void write_vector(
         r = row if layout == ROWS else row + k
         i = first_class + k if layout == ROWS else first_class
         y[k] = value_of_lane(
-            tile, x, companion, e, <const floating *> tile.class_weights, k, i, hi[r], lo[r],
-            other_hi[r], other_lo[r], of_zero, kind, values,
+            tile, x, companion, e, target_e, <const floating *> tile.class_weights, k, r, i, hi[r],
+            lo[r], other_hi[r], other_lo[r], of_zero, kind, values,
         )
 
 
@@ -721,8 +767,13 @@ cdef inline void write(
     cdef const floating *x
     cdef const floating *companion
     cdef const floating *e
+    cdef const floating *target_e
     cdef floating *y
     cdef const View *to = &tile.hessian if values == HESSIANS else &tile.result
+    cdef View kept = tile.result, target_kept = tile.result
+    if values == DIVERGENCE_GRADS:
+        kept = tile.kept
+        target_kept = tile.of_target.result
     for r in range(tile.padded):
         if values == LOG_PROBABILITIES:
             hi[r] = <floating> tile.maximum[r]
@@ -742,6 +793,12 @@ cdef inline void write(
         if values == GRADS or values == GRADS_OF_OFFSETS:
             other_hi[r] = <floating> (tile.share * tile.scale[r])
             other_lo[r] = <floating> (tile.offset * tile.scale[r])
+        elif values == DIVERGENCE_GRADS:
+            other_hi[r] = <floating> tile.of_target.factor_hi[r]
+            other_lo[r] = <floating> (
+                tile.of_target.factor_hi[r] - other_hi[r] if floating is float
+                else tile.of_target.factor_lo[r]
+            )
         elif kind == GENERAL and values != HESSIANS:
             other_hi[r] = in_type_of[floating](tile.inverse_hi, 0)[r]
             other_lo[r] = in_type_of[floating](tile.inverse_lo, 0)[r]
@@ -754,22 +811,25 @@ cdef inline void write(
             x = vector_at[floating](&tile.logits, block, first, layout, 0)
             companion = vector_at[floating](&tile.companion, block, first, layout, 0)
             y = vector_at[floating](to, block, first, layout, 0)
-            e = vector_at[floating](&tile.result, block, first, layout, 0)
+            e = vector_at[floating](&kept, block, first, layout, 0)
+            target_e = vector_at[floating](&target_kept, block, first, layout, 0)
             if tail:
                 write_vector(
-                    tile, last_numbers, x + last, companion + last, e + last, row, last, hi, lo,
-                    other_hi, other_lo, &of_zero, layout, kind, values,
+                    tile, last_numbers, x + last, companion + last, e + last, target_e + last, row,
+                    last, hi, lo, other_hi, other_lo, &of_zero, layout, kind, values,
                 )
             for v in range(first, end):
                 write_vector(
-                    tile, numbers, x, companion, e, row, v * LANES if layout == ROWS else v, hi,
-                    lo, other_hi, other_lo, &of_zero, layout, kind, values,
+                    tile, numbers, x, companion, e, target_e, row,
+                    v * LANES if layout == ROWS else v, hi, lo, other_hi, other_lo, &of_zero,
+                    layout, kind, values,
                 )
                 copy_lanes(numbers, y)
                 x += step_of[floating](&tile.logits, layout, 0)
                 companion += step_of[floating](&tile.companion, layout, 0)
                 y += step_of[floating](to, layout, 0)
-                e += step_of[floating](&tile.result, layout, 0)
+                e += step_of[floating](&kept, layout, 0)
+                target_e += step_of[floating](&target_kept, layout, 0)
             if tail:
                 copy_lanes(last_numbers, y + tail - LANES)
         first = end

@@ -43,6 +43,7 @@ cdef enum Function:
     INDEX_LOSS      # or all do, by label smoothing
     TARGETS_LOSS    # targets are probabilities
     NLL_LOSS        # of log-probabilities
+    KL_DIVERGENCE
     SOFTMAX_VJP
     LOG_SOFTMAX_VJP
     # of single numbers

@@ -31,6 +31,7 @@ def arrays():
         "images": rng.normal(size=(2, 5, 3, 4)),
         "labels": rng.integers(5, size=(2, 3, 4)),
         **dict(zip(("query", "key", "value"), rng.normal(size=(3, 2, 4, 8)), strict=True)),
+        "u": 3 * rng.normal(size=(4, 5)),
     }
 
 

@@ -11,8 +11,9 @@ more than size: types, shapes, axes, memory layouts, overlaps, special values, w
                 call, and what holds for every function (exceptions, flags, memory)
 `arguments`     how shapes, axes, memory layouts, masks, temperatures and `out` are drawn
 `values`        types, and which numbers of them are drawn
-`rowwise`       softmax, log_softmax, logsumexp, entropy, sigmoid, log_sigmoid
-`losses`        cross_entropy, with and without its gradient, nll_loss, binary_cross_entropy
+`rowwise`       softmax, log_softmax, logsumexp, both at once, entropy, sigmoid, log_sigmoid
+`losses`        cross_entropy, kl_divergence, binary_cross_entropy, with and without gradients,
+                nll_loss
 `gradients`     the vector-Jacobian products, and the Jacobian
 
 In the last three, the function for a call draws its arguments; tests/contract.py has what must come

@@ -1,11 +1,11 @@
-"""Calls of the cross-entropies, nll_loss and binary_cross_entropy."""
+"""Calls of the losses, of kl_divergence, and of both with gradients."""
 
 import math
 
 import numpy as np
 
 from ..contract import as_rows, from_rows, without
-from ..exact import INF, NAN
+from ..exact import INF, NAN, computed_type
 from .values import FLOATS, INDEX_TYPES, REFUSED_TYPES, TYPES
 
 
@@ -173,6 +173,44 @@ def nll_loss(call):
     else:
         target = call.place(class_indices(call, row_shape, classes))
     return [log_p, target, *axis]
+
+
+def another_model(call, values):
+    """Logits of the same shape: of any kind, or equal, or close to these."""
+    dtype, kind = call.pick(TYPES), call.random()
+    if kind < 0.4 or values.size == 0:
+        return np.asarray(call.numbers(values.shape, dtype))
+    if kind < 0.6:
+        dtype = values.dtype
+        steps = call.rng.choice([-INF, 0, INF], size=values.shape).astype(dtype)
+        close = np.where(steps == 0, values, np.nextafter(values, steps))
+    elif kind < 0.8:
+        close = values + 10 ** call.rng.uniform(-8, 0) * call.rng.normal(size=values.shape)
+    else:
+        close = values + call.pick((0, 1.0, -300.0, 1e4))
+    close = np.asarray(close).astype(dtype)
+    return call.with_specials(close) if dtype.kind == "f" and call.chance(0.2) else close
+
+
+def kl_divergence(call):
+    shape = call.shape(least_axes=1)
+    z, values = call.logits(shape)
+    axis, axes = call.axis(shape, several=False)
+    call.temperature(shape, axes)
+    call.reduction()
+    target = call.spread_out(another_model(call, values))
+    given = call.place(target)
+    call.where(call.pick((z, given)), shape)
+    if call.wrong == "target_logits shape":
+        call.refused(ValueError)
+        given = np.ones(call.pick([(1, *shape), call.too_wide(shape)]))
+    elif call.wrong == "target_logits type":
+        call.refused(TypeError)
+        given = np.ones(shape).astype(call.pick(REFUSED_TYPES))
+    if call.name.endswith("grad"):
+        computed = np.promote_types(values.dtype, computed_type(target.dtype))
+        call.result_array(shape, computed)
+    return [z, given, *axis]
 
 
 def binary_weight(call, name, shape):

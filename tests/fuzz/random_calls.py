@@ -12,7 +12,7 @@ from ..contract import Failure, require
 from ..functions import FUNCTIONS as REGISTRY
 from .arguments import Arguments
 from .gradients import softmax_jacobian, vjp
-from .losses import binary_cross_entropy, cross_entropy, nll_loss
+from .losses import binary_cross_entropy, cross_entropy, kl_divergence, nll_loss
 from .rowwise import entropy, logsumexp, rowwise, sigmoid, softmax_and_logsumexp
 
 # What draws a function's arguments.
@@ -26,6 +26,8 @@ BUILDERS = {
     "cross_entropy_value_and_grad": cross_entropy,
     "cross_entropy_grad_and_hess": cross_entropy,
     "nll_loss": nll_loss,
+    "kl_divergence": kl_divergence,
+    "kl_divergence_value_and_grad": kl_divergence,
     "softmax_vjp": vjp,
     "log_softmax_vjp": vjp,
     "softmax_jacobian": softmax_jacobian,
@@ -47,6 +49,7 @@ WRONG = {
     "temperature": ["temperature", "temperature shape", "temperature type"],
     "out": ["out shape", "out type", "out read-only"],
     "target": ["target shape", "target type"],
+    "target_logits": ["target_logits shape", "target_logits type"],
     "weight": ["weight shape", "weight type"],
     "sample_weight": ["sample_weight shape", "sample_weight type"],
     "pos_weight": ["pos_weight shape", "pos_weight type"],
