@@ -426,6 +426,7 @@ def cross_entropy_grad_and_hess(
     sample_weight: _Real | None = None, ignore_index: SupportsIndex = -100,
     temperature: _Real = 1.0,
 ) -> tuple[NDArray[Any], NDArray[Any]]: ...
+@overload
 def kl_divergence(
     logits: _Lazy, target_logits: _Array, /, axis: SupportsIndex = -1, *,
     temperature: _Real = 1.0, where: _Mask | None = None,

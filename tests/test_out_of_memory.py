@@ -57,6 +57,7 @@ WITH_SCRATCH = [
     ("softmax", "long rows"), ("softmax", "rows with gaps"), ("softmax, mask", "columns"),
     ("log_softmax, mask", "long rows"), ("entropy", "columns"), ("entropy", "long rows"),
     ("logsumexp", "long rows"), ("logsumexp, mask", "rows with gaps"),
+    ("logsumexp, b", "long rows"), ("logsumexp, b, mask, sign", "rows with gaps"),
     ("cross_entropy, indices", "long rows"), ("cross_entropy, weight", "many rows"),
     ("cross_entropy, shares", "long rows"), ("cross_entropy, smoothing", "rows with gaps"),
     ("cross_entropy_value_and_grad, shares", "rows with gaps"),

@@ -16,7 +16,7 @@ from csoftmax.kernels.arithmetic cimport (
     GENERAL, LN2_HI_DOUBLE, LN2_LO_DOUBLE, LOG2_E, PLAIN, DoubleDouble, dd_add, dd_mul, exact_fma,
     exp_dd, from_double, largest_unshifted, power_of_two, two_sum,
 )
-from csoftmax.kernels.copies cimport FEW, copy_masked, copy_rows
+from csoftmax.kernels.copies cimport FEW, at, copy_masked, copy_rows
 from csoftmax.kernels.formulas cimport (
     Difference, WeightedSums, excess_of_exp, from_higher, half_difference, is_finite, is_small,
     log_of_sum, sum_of_exponentials, with_sign,
@@ -33,7 +33,7 @@ from csoftmax.kernels.passes cimport (
     MAX_ROWS, NOTHING_WEIGHED, NO_VALUES, OTHERS, OTHERS_KEPT, PROBABILITIES, PROBABILITY_GRADS,
     ROWS, SOFTMAX_VJPS, WEIGHTED_EXPONENTIALS, Layout, Tile, Values, View, Weighing,
     find_maxima_of_columns, find_maxima_of_rows, in_type_of, lanes_of, prefetch, set_params,
-    sum_exponentials, weigh, write,
+    sum_exponentials, sum_weighted, weigh, write,
 )
 from csoftmax.kernels.plan cimport (
     CLASS_LOSS, COMPANION, ENTROPY, HESSIAN, INDEX_LOSS, KL_DIVERGENCE, LOGITS, LOGSUMEXP,
@@ -659,7 +659,7 @@ cdef inline void gather_operands(
     for row in range(tile.rows, tile.padded):    # for loops over whole vectors of rows
         tile.temperature[row] = tile.scale[row] = 1.0
         tile.weight[row] = tile.class_weight[row] = 1.0
-        tile.largest_weight[row] = 0.0
+        in_type_of[floating](tile.largest_weight, 0)[row] = 0
         tile.maximum[row] = tile.target_logit[row] = 0.0
         tile.sum_hi[row] = 2.0
         tile.sum_lo[row] = 0.0
@@ -809,10 +809,6 @@ cdef inline void weigh_in(
         weigh[floating](tile, layout, LOG_PROBABILITY_GRADS, PLAIN, 0)
     elif weighing == OTHERS_KEPT:
         weigh[floating](tile, layout, OTHERS_KEPT, PLAIN, 0)
-    elif weighing == WEIGHTED_EXPONENTIALS and tile.kind == PLAIN:
-        weigh[floating](tile, layout, WEIGHTED_EXPONENTIALS, PLAIN, 0)
-    elif weighing == WEIGHTED_EXPONENTIALS:
-        weigh[floating](tile, layout, WEIGHTED_EXPONENTIALS, GENERAL, 0)
     elif tile.kind == PLAIN:
         weigh[floating](tile, layout, OTHERS, PLAIN, 0)
     else:
@@ -824,6 +820,54 @@ cdef void weigh_of(Tile *tile, Layout layout, Weighing weighing, floating type_t
         weigh_in[floating](tile, ROWS, weighing, 0)
     else:
         weigh_in[floating](tile, COLUMNS, weighing, 0)
+
+
+cdef inline void sum_weighted_in(
+    Tile *tile, Layout layout, bint has_gaps, floating type_tag
+) noexcept nogil:
+    if tile.kind == PLAIN and has_gaps:
+        sum_weighted[floating](tile, layout, PLAIN, True, 0)
+    elif tile.kind == PLAIN:
+        sum_weighted[floating](tile, layout, PLAIN, False, 0)
+    elif has_gaps:
+        sum_weighted[floating](tile, layout, GENERAL, True, 0)
+    else:
+        sum_weighted[floating](tile, layout, GENERAL, False, 0)
+
+
+cdef void sum_weighted_rows(Tile *tile, bint has_gaps, floating type_tag) noexcept nogil:
+    sum_weighted_in[floating](tile, ROWS, has_gaps, 0)
+
+
+cdef void sum_weighted_columns(Tile *tile, bint has_gaps, floating type_tag) noexcept nogil:
+    sum_weighted_in[floating](tile, COLUMNS, has_gaps, 0)
+
+
+cdef void sum_weighted_tile(const Job *job, Tile *tile, floating type_tag) noexcept nogil:
+    """What has the weight 0 can't be told from others by its products unless it is NaN, infinite,
+    or the largest. Only where that is so, weights are looked at; the bits are the same. Of tiles
+    that follow, where it was so before."""
+    cdef bint has_gaps = False
+    cdef Py_ssize_t r
+    if not tile.has_gaps:
+        find_maxima_of[floating](tile, job.layout, 0)
+        set_params_of[floating](tile, True, 0)
+        if job.layout == ROWS:
+            sum_weighted_rows[floating](tile, False, 0)
+        else:
+            sum_weighted_columns[floating](tile, False, 0)
+        for r in range(tile.rows):
+            has_gaps |= not is_finite(tile.maximum[r]) or tile.weights_hi[r] == 0
+            has_gaps |= not is_finite(tile.distances_hi[r])
+        if not has_gaps:
+            return
+    tile.has_gaps = True
+    find_weighted_maxima_of[floating](tile, job.layout, 0)
+    set_params_of[floating](tile, True, 0)
+    if job.layout == ROWS:
+        sum_weighted_rows[floating](tile, True, 0)
+    else:
+        sum_weighted_columns[floating](tile, True, 0)
 
 
 cdef void look_for_nan(Tile *tile, floating type_tag) noexcept nogil:
@@ -897,9 +941,7 @@ cdef void sum_tile(const Job *job, Tile *tile, floating type_tag) noexcept nogil
         weigh_of[floating](tile, job.layout, job.weighing, 0)
         return
     if job.weighing == WEIGHTED_EXPONENTIALS:
-        find_weighted_maxima_of[floating](tile, job.layout, 0)
-        set_params_of[floating](tile, True, 0)
-        weigh_of[floating](tile, job.layout, WEIGHTED_EXPONENTIALS, 0)
+        sum_weighted_tile[floating](job, tile, 0)
         return
     if is_divergence(job):
         diverge_tile[floating](job, tile, 0)
@@ -1314,13 +1356,14 @@ cdef inline void leave_out(
 
 
 cdef void compute_rows(
-    const Job *job, const Block *block, char *copies, floating type_tag
+    const Job *job, const Block *block, char *copies, bint *has_gaps, floating type_tag
 ) noexcept nogil:
     cdef Tile tile
     cdef Rows rows
     cdef npy_intp begin = 0, classes = classes_kept[floating](job, block, 0)
     load_operands[floating](job, block, 0, classes, copies, &rows, 0)
     fetch_next(job, block, &rows)
+    tile.has_gaps = has_gaps[0]
     while begin < block.rows:
         start_tile[floating](
             job, &rows, begin, min(job.rows_of_tile, block.rows - begin), classes, &tile, 0
@@ -1343,6 +1386,7 @@ cdef void compute_rows(
         if job.plan.data[ROW_RESULT] != NULL:
             scatter_results[floating](job, block, begin, &tile, 0)
         begin += tile.rows
+    has_gaps[0] = tile.has_gaps
     store_results[floating](job, block, 0, classes, &rows, 0)
     leave_out[floating](job, block, classes, 0)
 
@@ -1423,7 +1467,7 @@ cdef inline void keep_sums_of_chunk(
     chunk.shift = in_type_of[floating](tile.shift, 0)[0]
     chunk.power = tile.power[0]
     chunk.residue = tile.residue[0]
-    chunk.largest_weight = tile.largest_weight[0]
+    chunk.largest_weight = in_type_of[floating](tile.largest_weight, 0)[0]
     chunk.sum = sum_of_row(tile, 0)
     chunk.ratio = from_double(0)
     chunk.ratio_power = -3000
@@ -1454,6 +1498,7 @@ cdef void sum_chunks(
     cdef Chunk *chunk
     cdef Rows rows
     cdef Tile tile
+    tile.has_gaps = False
     for c in range(first, last):
         start_chunk[floating](all, c, participant, &rows, &tile, 0)
         gather_operands[floating](job, all.block, 0, &tile, 0)
@@ -1507,17 +1552,19 @@ cdef void combine_weighted_chunks(LongRow *all, floating type_tag) noexcept nogi
     cdef DoubleDouble others
     cdef Chunk *chunk
     cdef bint has_nan = False
+    cdef double largest_weight
     cdef npy_intp c
     whole.maximum[0] = -INFINITY
-    whole.largest_weight[0] = 0
+    largest_weight = 0
     for c in range(all.count):
         chunk = all.chunks + c
         has_nan |= chunk.maximum != chunk.maximum
         has_nan |= chunk.weighted.distances.hi != chunk.weighted.distances.hi
         whole.maximum[0] = max(whole.maximum[0], chunk.maximum)
-        whole.largest_weight[0] = max(whole.largest_weight[0], chunk.largest_weight)
+        largest_weight = max(largest_weight, chunk.largest_weight)
     if has_nan:
         whole.maximum[0] = NAN
+    in_type_of[floating](whole.largest_weight, 0)[0] = <floating> largest_weight
     set_params_of[floating](whole, True, 0)
     sums.weights = sums.distances = from_double(0)
     for c in range(all.count):
@@ -1910,6 +1957,7 @@ cdef void over_units(
     cdef npy_intp row = job.begin + first * job.unit
     cdef npy_intp end = min(job.end, job.begin + last * job.unit), rows
     cdef bint is_long = job.path == IN_ROWS and chunks_of[floating](job.plan.n, 0) > 1
+    cdef bint has_gaps = False
     cdef char on_stack[LOCAL_BYTES]
     cdef char *scratch = aligned(on_stack)
     cdef Block block
@@ -1925,7 +1973,7 @@ cdef void over_units(
         elif is_long:
             compute_long_row[floating](job, &block, scratch, 0)
         else:
-            compute_rows[floating](job, &block, scratch, 0)
+            compute_rows[floating](job, &block, scratch, &has_gaps, 0)
         row += rows
 
 

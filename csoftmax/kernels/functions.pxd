@@ -146,8 +146,8 @@ cdef inline bint set_weighted_logsumexp(
     """Whether there are rows whose sign is unknown: what is too small for the type beside the
     largest exponential may count in these, by a large weight, or something is not finite.
 
-    An exponential under 2^-126 (double: 2^-1022) counts as 0, and shall not show. Products of
-    doubles lose digits under 2^-1022, too.
+    An exponential under 2^-126 (double: 2^-1022) counts as 0, and shall not show; nor shall the
+    digits that products under it lose.
     """
     cdef bint is_any_unknown = False, is_known
     cdef WeightedSums sums
@@ -163,9 +163,11 @@ cdef inline bint set_weighted_logsumexp(
             total = dd_add[double](sums.weights, others, 0).hi
             total += dd_add[double](sums.weights, others, 0).lo
         sign = 1.0 if total > 0 else -1.0
-        smallest = terms * tile.largest_weight[r] * (2.0**-90 if floating is float else 2.0**-960)
-        if floating is double:
-            smallest = max(smallest, terms * 2.0**-1015)
+        smallest = in_type_of[floating](tile.largest_weight, 0)[r]
+        if floating is float:
+            smallest = terms * max(smallest * 2.0**-98, 2.0**-122)
+        else:
+            smallest = terms * max(smallest * 2.0**-965, 2.0**-1018)
         is_known = is_finite(tile.maximum[r]) & is_finite(total) & (fabs(total) > smallest)
         others = log_of_sum[floating](with_sign(sums.weights, sign), with_sign(others, sign), 0)
         others = dd_add[floating](from_double(tile.maximum[r]), others, 0)

@@ -95,6 +95,7 @@ cdef struct Tile:
     Py_ssize_t classes
     Py_ssize_t ahead          # from the logits to those of the next tile, in elements
     Kind kind
+    bint has_gaps             # among the largest logits: some have the weight 0, or are NaN
     Py_ssize_t span           # of columns, so many classes of all blocks go together
     View logits
     View companion            # targets, gradients or weights
@@ -131,9 +132,9 @@ cdef struct Tile:
     double row_result[ROW_SLOTS]
     double weight[ROW_SLOTS]          # of a loss
     double row_sign[ROW_SLOTS]
-    double largest_weight[ROW_SLOTS]
     double lead[ROW_SLOTS]            # of a divergence, see formulas.pxd
     # In the type of the numbers.
+    double largest_weight[ROW_SLOTS]
     double center_hi[ROW_SLOTS]
     double center_lo[ROW_SLOTS]       # with what is left of the lead
     double lead_hi[ROW_SLOTS]
@@ -212,7 +213,6 @@ cdef inline void find_maxima_of_rows(
     NaN."""
     cdef Py_ssize_t LANES = lanes_of[floating](0), n = tile.classes, r, i, k
     cdef floating largest[FLOAT_LANES]
-    cdef floating largest_weight[FLOAT_LANES]
     cdef const floating *x
     cdef const floating *w
     for r in range(tile.rows):
@@ -220,9 +220,6 @@ cdef inline void find_maxima_of_rows(
         w = <floating *> tile.companion.data + r * tile.companion.row_step
         for k in range(LANES):
             largest[k] = counted(x, w, k, has_weights)
-        if has_weights:
-            for k in range(LANES):
-                largest_weight[k] = fabs(w[k])
         i = LANES
         while i + 4 * LANES <= n:
             for k in range(LANES):
@@ -239,30 +236,13 @@ cdef inline void find_maxima_of_rows(
                     ),
                     largest[k],
                 )
-            if has_weights:
-                for k in range(LANES):
-                    largest_weight[k] = larger(
-                        larger(
-                            larger(<floating> fabs(w[i + k]), <floating> fabs(w[i + LANES + k])),
-                            larger(
-                                <floating> fabs(w[i + 2 * LANES + k]),
-                                <floating> fabs(w[i + 3 * LANES + k]),
-                            ),
-                        ),
-                        largest_weight[k],
-                    )
             i += 4 * LANES
         while i < n:
             i = min(i, n - LANES)    # the last one overlaps
             for k in range(LANES):
                 largest[k] = larger(counted(x, w, i + k, has_weights), largest[k])
-            if has_weights:
-                for k in range(LANES):
-                    largest_weight[k] = larger(<floating> fabs(w[i + k]), largest_weight[k])
             i += LANES
         tile.maximum[r] = max_of_lanes(largest)
-        if has_weights:
-            tile.largest_weight[r] = max_of_lanes(largest_weight)
 
 
 cdef inline void find_maxima_of_columns(
@@ -270,14 +250,10 @@ cdef inline void find_maxima_of_columns(
 ) noexcept nogil:
     cdef Py_ssize_t LANES = lanes_of[floating](0), i, block, k
     cdef floating maxima[MAX_ROWS]
-    cdef floating largest_weights[MAX_ROWS]
     cdef const floating *x = <floating *> tile.logits.data
     cdef const floating *w = <floating *> tile.companion.data
     for k in range(tile.padded):
         maxima[k] = counted(x, w, k, has_weights)
-    if has_weights:
-        for k in range(tile.padded):
-            largest_weights[k] = fabs(w[k])
     for i in range(1, tile.classes):
         x += tile.logits.class_step
         w += tile.companion.class_step
@@ -286,15 +262,8 @@ cdef inline void find_maxima_of_columns(
                 maxima[block * LANES + k] = larger(
                     counted(x, w, block * LANES + k, has_weights), maxima[block * LANES + k]
                 )
-            if has_weights:
-                for k in range(LANES):
-                    largest_weights[block * LANES + k] = larger(
-                        <floating> fabs(w[block * LANES + k]), largest_weights[block * LANES + k]
-                    )
     for k in range(tile.padded):
         tile.maximum[k] = maxima[k]
-        if has_weights:
-            tile.largest_weight[k] = largest_weights[k]
 
 
 cdef inline floating *in_type_of(const double *field, floating type_tag) noexcept nogil:
@@ -501,10 +470,6 @@ cdef inline bint has_weights(Weighing weighing) noexcept nogil:
     return weighing == BY_TARGETS or weighing == BY_OFFSETS or weighing == DIVERGENCES
 
 
-cdef inline bint sums_weights(Weighing weighing) noexcept nogil:
-    return has_weights(weighing) or weighing == WEIGHTED_EXPONENTIALS
-
-
 cdef inline bint has_companion(Weighing weighing) noexcept nogil:
     return (
         weighing == BY_TARGETS or weighing == DIVERGENCES or weighing == PROBABILITY_GRADS
@@ -532,7 +497,6 @@ cdef inline void weigh_lane(
     nowhere, even if it is infinite or NaN."""
     cdef DoubleDouble weight
     cdef double apart
-    cdef bint is_largest
     cdef floating d, product
     if weighing == BY_TARGETS or weighing == BY_OFFSETS:
         weight = coefficient[floating](companion, class_weight, share, offset, 0)
@@ -571,14 +535,6 @@ cdef inline void weigh_lane(
         add_term[floating](sums_hi, sums_lo, value_or_zero(e, counts & (e != largest_e)), 0)
     elif weighing == OTHERS_KEPT:
         add_term[floating](sums_hi, sums_lo, value_or_zero(e, counts & (e != largest_e)), 0)
-    elif weighing == WEIGHTED_EXPONENTIALS:
-        counts &= companion != 0
-        is_largest = x == <floating> maximum
-        e = value_or_zero(exponential(x, params, kind), counts & (not is_largest))
-        add_term[floating](
-            weights_hi, weights_lo, value_or_zero(companion, counts & is_largest), 0
-        )
-        add_product[floating](sums_hi, sums_lo, companion, e, 0)
 
 
 cdef inline void weigh_vector(
@@ -601,7 +557,7 @@ cdef inline void weigh_vector(
         maximum = tile.maximum[r]
         if layout == ROWS and not is_finite(maximum):    # of a chunk that is -inf alone
             maximum = 0
-        if weighing == OTHERS or weighing == WEIGHTED_EXPONENTIALS:
+        if weighing == OTHERS:
             params = params_of[floating](tile, r, kind, 0)
         if weighing == OTHERS or weighing == OTHERS_KEPT:
             largest_e = <floating> tile.factor_hi[r]
@@ -663,7 +619,7 @@ cdef inline void weigh(
             clear(&sums)
             if layout == COLUMNS:
                 take_sums(tile.distances_hi + r, tile.distances_lo + r, &sums)
-                if sums_weights(weighing):
+                if has_weights(weighing):
                     take_sums(tile.weights_hi + r, tile.weights_lo + r, &weights)
             if tail:
                 weigh_vector(
@@ -685,16 +641,155 @@ cdef inline void weigh(
                 e += step_of[floating](&tile.result, layout, 0)
             if layout == COLUMNS:
                 keep_sums(&sums, tile.distances_hi + r, tile.distances_lo + r, LANES)
-                if sums_weights(weighing):
+                if has_weights(weighing):
                     keep_sums(&weights, tile.weights_hi + r, tile.weights_lo + r, LANES)
                 continue
             sum = finished[floating](&sums, 0)
             tile.distances_hi[r] = sum.hi
             tile.distances_lo[r] = sum.lo
-            if sums_weights(weighing):
+            if has_weights(weighing):
                 sum = finished[floating](&weights, 0)
                 tile.weights_hi[r] = sum.hi
                 tile.weights_lo[r] = sum.lo
+        first = end
+
+
+# Weighted sums of exponentials
+
+cdef inline bint reaches_maximum(
+    const Tile *tile, Py_ssize_t block, const floating *x, const floating *weights,
+    Py_ssize_t step, Py_ssize_t weight_step, Layout layout, bint has_gaps
+) noexcept nogil:
+    """Whether a maximum is among four vectors."""
+    cdef bint is_any = False
+    cdef floating largest
+    cdef Py_ssize_t k
+    for k in range(lanes_of[floating](0)):
+        largest = larger(
+            larger(
+                counted(x, weights, k, has_gaps),
+                counted(x + step, weights + weight_step, k, has_gaps),
+            ),
+            larger(
+                counted(x + 2 * step, weights + 2 * weight_step, k, has_gaps),
+                counted(x + 3 * step, weights + 3 * weight_step, k, has_gaps),
+            ),
+        )
+        is_any |= largest == <floating> tile.maximum[row_of_lane[floating](block, k, layout, 0)]
+    return is_any
+
+
+cdef inline void weigh_exponentials(
+    const Tile *tile, Py_ssize_t block, const floating *x, const floating *weights, LaneSums *sums,
+    LaneSums *of_largest, floating *largest_weight, Py_ssize_t counted, Layout layout, Kind kind,
+    bint has_gaps, bint has_largest
+) noexcept nogil:
+    """Of a vector, from the lane `counted` on. Of the largest, the weights alone are added up."""
+    cdef ExpParams params
+    cdef floating e, weight
+    cdef bint counts, is_largest
+    cdef Py_ssize_t k, r
+    for k in range(lanes_of[floating](0)):
+        r = row_of_lane[floating](block, k, layout, 0)
+        params = params_of[floating](tile, r, kind, 0)
+        e = exponential(x[k], &params, kind)
+        weight = weights[k]
+        counts = k >= counted if counted else True
+        if has_gaps:
+            counts &= weight != 0
+        if has_largest:
+            is_largest = x[k] == <floating> tile.maximum[r]
+            add_term[floating](
+                of_largest.hi + k, of_largest.lo + k, value_or_zero(weight, counts & is_largest), 0
+            )
+            counts &= not is_largest
+        if has_largest or has_gaps:
+            e = value_or_zero(e, counts)
+        # A float's product is rounded as its exponential is: less than both are off together.
+        add_term[floating](sums.hi + k, sums.lo + k, <floating> (weight * e), 0)
+        largest_weight[k] = larger(<floating> fabs(weight), largest_weight[k])
+
+
+cdef inline void sum_weighted(
+    Tile *tile, Layout layout, Kind kind, bint has_gaps, floating type_tag
+) noexcept nogil:
+    """To the distances; the weights of the largest to the weights."""
+    cdef Py_ssize_t LANES = lanes_of[floating](0), tail = tail_of[floating](tile, layout, 0)
+    cdef Py_ssize_t vectors = vectors_of[floating](tile, layout, 0)
+    cdef Py_ssize_t span = vectors if layout == ROWS else tile.span
+    cdef Py_ssize_t step = step_of[floating](&tile.logits, layout, 0)
+    cdef Py_ssize_t weight_step = step_of[floating](&tile.companion, layout, 0)
+    cdef Py_ssize_t last = tile.classes - LANES, first = 0, end, block, v, r, k
+    cdef LaneSums sums, of_largest
+    cdef DoubleDouble sum
+    cdef floating largest_weight[FLOAT_LANES]
+    cdef floating *largest_weights = in_type_of[floating](tile.largest_weight, 0)
+    cdef const floating *x
+    cdef const floating *weights
+    if layout == COLUMNS:
+        for r in range(tile.padded):
+            tile.weights_hi[r] = tile.weights_lo[r] = 0
+            tile.distances_hi[r] = tile.distances_lo[r] = 0
+            largest_weights[r] = 0
+    while first < vectors:
+        end = min(vectors, first + span)
+        for block in range(blocks_of[floating](tile, layout, 0)):
+            x = vector_at[floating](&tile.logits, block, first, layout, 0)
+            weights = vector_at[floating](&tile.companion, block, first, layout, 0)
+            r = row_of_lane[floating](block, 0, layout, 0)
+            clear(&sums)
+            clear(&of_largest)
+            for k in range(LANES):
+                largest_weight[k] = 0
+            if layout == COLUMNS:
+                take_sums(tile.distances_hi + r, tile.distances_lo + r, &sums)
+                take_sums(tile.weights_hi + r, tile.weights_lo + r, &of_largest)
+                copy_lanes(largest_weights + r, largest_weight)
+            if tail:
+                weigh_exponentials(
+                    tile, block, x + last, weights + last, &sums, &of_largest, largest_weight,
+                    LANES - tail, layout, kind, has_gaps, True,
+                )
+            v = first
+            while v < end:
+                if v + 4 <= end and not reaches_maximum(
+                    tile, block, x, weights, step, weight_step, layout, has_gaps
+                ):
+                    for k in range(4):
+                        weigh_exponentials(
+                            tile, block, x + k * step, weights + k * weight_step, &sums,
+                            &of_largest, largest_weight, 0, layout, kind, has_gaps, False,
+                        )
+                        if tile.ahead:    # no pass has read these before
+                            prefetch(x + tile.ahead + k * step)
+                            prefetch(weights + tile.ahead + k * weight_step)
+                    x += 4 * step
+                    weights += 4 * weight_step
+                    v += 4
+                    continue
+                for k in range(min(4, end - v)):
+                    weigh_exponentials(
+                        tile, block, x, weights, &sums, &of_largest, largest_weight, 0, layout,
+                        kind, has_gaps, True,
+                    )
+                    if tile.ahead:
+                        prefetch(x + tile.ahead)
+                        prefetch(weights + tile.ahead)
+                    x += step
+                    weights += weight_step
+                    v += 1
+            if layout == COLUMNS:
+                keep_sums(&sums, tile.distances_hi + r, tile.distances_lo + r, LANES)
+                keep_sums(&of_largest, tile.weights_hi + r, tile.weights_lo + r, LANES)
+                copy_lanes(largest_weight, largest_weights + r)
+                continue
+            sum = finished[floating](&sums, 0)
+            tile.distances_hi[r] = sum.hi
+            tile.distances_lo[r] = sum.lo
+            sum = finished[floating](&of_largest, 0)
+            tile.weights_hi[r] = sum.hi
+            tile.weights_lo[r] = sum.lo
+            largest_weights[r] = max_of_lanes(largest_weight)
         first = end
 
 
