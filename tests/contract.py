@@ -590,7 +590,8 @@ class Losses:
     def hold_gradient(self, result, gradient, reduction):
         require(gradient[self.ignored] == 0, "the gradient of ignored rows")
         if reduction == "mean" and not self.divisor:
-            require(np.isnan(gradient[~self.ignored]), "the gradient of a mean over nothing")
+            of_nothing = np.isnan(gradient) | ~self.where
+            require(of_nothing[~self.ignored], "the gradient of a mean over nothing")
             return
         divisor = self.divisor if reduction == "mean" else 1
         temperature = self.rows.temperature
