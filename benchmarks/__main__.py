@@ -1,7 +1,8 @@
 """Speed and accuracy of csoftmax beside the other implementations.
 
-Whole jobs take about four minutes, calls in company a quarter of an hour, the tables seven minutes;
-with --output, the curves of the charts take two more. CSOFTMAX_ISA forces one of csoftmax's builds.
+Whole jobs take about four minutes, recipes two, calls in company a quarter of an hour, the tables
+seven minutes; with --output, the curves of the charts take two more. CSOFTMAX_ISA forces one of
+csoftmax's builds.
 """
 
 import argparse
@@ -13,7 +14,18 @@ from typing import NamedTuple
 from threadpoolctl import threadpool_limits
 
 import csoftmax
-from benchmarks import company, jobs, limits, load, machine, ratios, report, sweeps, table
+from benchmarks import (
+    company,
+    jobs,
+    limits,
+    load,
+    machine,
+    ratios,
+    recipes,
+    report,
+    sweeps,
+    table,
+)
 from benchmarks.measure import measure
 from benchmarks.timing import Budget
 
@@ -22,8 +34,9 @@ class Effort(NamedTuple):
     """What is measured, and for how long."""
 
     cases: list
+    recipes: list
     curves: list
-    seconds_per_operation: float
+    seconds_per_operation: float    # of a table, or a recipe
     seconds_per_point: float    # of a curve, all contenders together
     seconds_for_products: float
     least_turns: int            # of each contender
@@ -35,6 +48,7 @@ class Effort(NamedTuple):
 
 FULL = Effort(
     cases=table.CASES,
+    recipes=recipes.available(),
     curves=sweeps.CASES,
     seconds_per_operation=2.0,
     seconds_per_point=1.0,
@@ -47,6 +61,7 @@ FULL = Effort(
 )
 QUICK = Effort(
     cases=table.quick_cases(),
+    recipes=recipes.quick(),
     curves=sweeps.quick_cases(),
     seconds_per_operation=0.1,
     seconds_per_point=0.05,
@@ -91,6 +106,16 @@ def measure_jobs(effort, watch):
             figures.append(
                 jobs.measure(name, effort.seconds_per_process, effort.rounds, bar.begin(1, name))
             )
+    return figures
+
+
+def measure_recipes(effort, watch):
+    bar = ProgressBar(len(effort.recipes))
+    budget = Budget(effort.seconds_per_operation, effort.least_turns)
+    figures = []
+    for name in effort.recipes:
+        with watch.part(name):
+            figures.append(recipes.measure(name, budget, bar.begin(1, name)))
     return figures
 
 
@@ -139,6 +164,8 @@ def measure_all(effort, with_curves, show):
     show(report.finding(job_figures))
     show(report.header(about))
     show(report.jobs_table(job_figures))
+    recipe_figures = measure_recipes(effort, watch)
+    show(report.recipes_table(recipe_figures))
     company_figures, idle_figures = measure_company(effort, watch)
     show(report.company_table(company_figures))
     show(report.idle_table(idle_figures))
@@ -160,6 +187,7 @@ def measure_all(effort, with_curves, show):
     return about | {
         "load": load_figures,
         "jobs": job_figures,
+        "recipes": recipe_figures,
         "company": company_figures,
         "idle": idle_figures,
         "figures": figures,
@@ -181,7 +209,7 @@ def parse_arguments():
         "--threads",
         metavar="N",
         type=int,
-        help="of all contenders in tables and curves; default: csoftmax's default",
+        help="of all contenders in recipes, tables and curves; default: csoftmax's default",
     )
     parser.add_argument(
         "--output",

@@ -12,6 +12,7 @@ CASE_WIDTH = 29
 OPERATION_WIDTH = 21
 NAME_WIDTH = CASE_WIDTH + OPERATION_WIDTH
 JOB_WIDTH = 36
+RECIPE_WIDTH = 64
 COMPANY_WIDTH = 22
 AIM_IN_COMPANY = 1.25
 OUT_NAMES = {False: "new array", True: "out="}
@@ -79,6 +80,21 @@ def jobs_table(jobs):
     for job in jobs:
         times = "".join(f"{number(job[name] * 1e3):>12}" for name in ("numpy", "csoftmax"))
         lines.append(f"{job['job']:<{JOB_WIDTH}}{times}{number(job['ratio']):>8}")
+    return joined(*lines, "")
+
+
+def recipes_table(figures):
+    lines = [
+        "recipes of the pages",
+        "",
+        "milliseconds: the least of many calls, taken in turns",
+        "ratio: the time of what people write in NumPy / the recipe's; over 1 the recipe is faster",
+        "",
+        f"{'':{RECIPE_WIDTH}}{'plain':>12}{'recipe':>12}{'ratio':>8}",
+    ]
+    for figure in figures:
+        times = "".join(f"{number(figure[name] * 1e3):>12}" for name in ("plain", "recipe"))
+        lines.append(f"{figure['name']:<{RECIPE_WIDTH}}{times}{number(figure['ratio']):>8}")
     return joined(*lines, "")
 
 

@@ -9,9 +9,9 @@ from time import perf_counter
 import numpy as np
 import pytest
 
-from benchmarks import company, jobs, load, processes, report
+from benchmarks import company, jobs, load, processes, recipes, report
 from benchmarks.table import CASES, TABLE, call_for, contenders, inputs_for, label
-from benchmarks.timing import settle
+from benchmarks.timing import Budget, settle
 from tests.functions import FUNCTIONS
 
 # A case of more numbers, of which each round takes seconds, is left to ``python -m benchmarks``.
@@ -113,6 +113,21 @@ def test_jobs_that_disagree(monkeypatch):
         jobs.measure("boosting objective", 0, 1, lambda part: None)
 
 
+@pytest.mark.parametrize("name", recipes.available())
+def test_recipe_agrees_with_what_people_write(name):
+    plain, recipe = (call() for call in recipes.RECIPES[name].calls().values())
+    if not isinstance(plain, tuple):
+        plain, recipe = (plain,), (recipe,)
+    rtol = recipes.RECIPES[name].rtol
+    for wanted, result in zip(plain, recipe, strict=True):
+        np.testing.assert_allclose(result, wanted, rtol, rtol * np.abs(wanted).max())
+
+
+def test_recipe_in_turns():
+    figure = recipes.measure("focal loss, 128 rows, 10 classes", Budget(0.01, 1), lambda part: None)
+    assert figure["ratio"] == figure["plain"] / figure["recipe"]
+
+
 def test_medians_take_turns():
     figures = iter([1, 10, 5, 20, 2, 30])
     order = []
@@ -178,6 +193,11 @@ def test_finding():
 def test_jobs_table():
     figures = [{"job": "one", "numpy": 0.004, "csoftmax": 0.001, "ratio": 4.0}]
     assert report.jobs_table(figures).splitlines()[-1].split() == ["one", "4.00", "1.00", "4.00"]
+
+
+def test_recipes_table():
+    figures = [{"name": "one", "plain": 0.004, "recipe": 0.001, "ratio": 4.0}]
+    assert report.recipes_table(figures).splitlines()[-1].split() == ["one", "4.00", "1.00", "4.00"]
 
 
 def test_company_table():
