@@ -261,12 +261,10 @@ def numpy_forward_backward(start, move, log_emit):
     return forward * backward, (np.log(scales) + highest).sum(axis=0)[..., 0]
 
 
-def logarithmic_forward_backward(start, move, log_emit):
-    """In logarithms alone, as most people write it."""
+def numpy_log_forward_backward(log_start, log_move, log_emit):
     add = np.logaddexp.reduce
-    log_move = np.log(move)
     forward, backward = np.empty_like(log_emit), np.zeros_like(log_emit)
-    forward[0] = np.log(start) + log_emit[0]
+    forward[0] = log_start + log_emit[0]
     for t in range(1, len(log_emit)):
         forward[t] = add(forward[t - 1][..., :, None] + log_move, axis=-2) + log_emit[t]
     for t in range(len(log_emit) - 1, 0, -1):
@@ -277,12 +275,27 @@ def logarithmic_forward_backward(start, move, log_emit):
     return np.exp(joint - total), total[0, ..., 0]
 
 
-def hidden_markov(functions, shape, plain=numpy_forward_backward):
+def hidden_markov_inputs(shape):
     *_, states = shape
-    rng = np.random.default_rng(1)
-    start, *move = rng.dirichlet(np.ones(states), size=states + 1)
-    arguments = start, np.array(move), normal(*shape, scale=3) - 5
-    return partial(functions["forward_backward"], *arguments), partial(plain, *arguments)
+    start, *move = np.random.default_rng(1).dirichlet(np.ones(states), size=states + 1)
+    return start, np.array(move), normal(*shape, scale=3) - 5
+
+
+def hidden_markov(functions, shape):
+    arguments = hidden_markov_inputs(shape)
+    return (
+        partial(functions["forward_backward"], *arguments),
+        partial(numpy_forward_backward, *arguments),
+    )
+
+
+def hidden_markov_in_logarithms(functions, shape):
+    start, move, log_emit = hidden_markov_inputs(shape)
+    arguments = np.log(start), np.log(move), log_emit
+    return (
+        partial(functions["log_forward_backward"], *arguments),
+        partial(numpy_log_forward_backward, *arguments),
+    )
 
 
 def transforms(offers):
@@ -396,8 +409,7 @@ RECIPES = {
         {"shape": (500, 64, 8)}, {"shape": (200, 1000, 16)}, {"shape": (200, 64, 64)},
     ),
     **sizes_of(
-        "hidden Markov beside logarithms", HMM,
-        partial(hidden_markov, plain=logarithmic_forward_backward),
+        "hidden Markov in logarithms", HMM, hidden_markov_in_logarithms,
         {"shape": (2000, 10)}, {"shape": (500, 64, 8)},
     ),
     **sizes_of(
