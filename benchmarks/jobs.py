@@ -29,7 +29,7 @@ class Backend(NamedTuple):
 
     softmax: Callable
     value_and_grad: Callable    # of the mean cross-entropy
-    logsumexp_and_softmax: Callable
+    softmax_and_logsumexp: Callable
 
 
 def numpy_softmax(x, temperature=1):
@@ -40,26 +40,22 @@ def numpy_value_and_grad(logits, target):
     return table.numpy_value_and_grad(logits, (np.arange(len(target)), target))
 
 
-def numpy_logsumexp_and_softmax(x):
+def numpy_softmax_and_logsumexp(x):
     total = reference.numpy_logsumexp(x)
-    return total, np.exp(x - total[:, np.newaxis])
+    return np.exp(x - total[:, np.newaxis]), total
 
 
 def csoftmax_softmax(x, temperature=1):
     return csoftmax.softmax(x, temperature=temperature)
 
 
-def csoftmax_logsumexp_and_softmax(x):
-    return csoftmax.logsumexp(x), csoftmax.softmax(x)
-
-
 # csoftmax is imported in both processes; it starts no thread before it is called.
 BACKENDS = {
-    "numpy": Backend(numpy_softmax, numpy_value_and_grad, numpy_logsumexp_and_softmax),
+    "numpy": Backend(numpy_softmax, numpy_value_and_grad, numpy_softmax_and_logsumexp),
     "csoftmax": Backend(
         csoftmax_softmax,
         csoftmax.cross_entropy_value_and_grad,
-        csoftmax_logsumexp_and_softmax,
+        csoftmax.softmax_and_logsumexp,
     ),
 }
 
@@ -143,7 +139,7 @@ def fit_mixture(backend, points=20_000, dimensions=8, parts=12, iterations=5):
             constants = np.log(weights) + 0.5 * np.log(precisions / (2 * np.pi)).sum(axis=1)
             constants -= 0.5 * (means**2 * precisions).sum(axis=1)
             joint = x @ (means * precisions).T - squares @ (0.5 * precisions).T + constants
-            log_densities, shares = backend.logsumexp_and_softmax(joint)
+            shares, log_densities = backend.softmax_and_logsumexp(joint)
             counts = shares.sum(axis=0)
             weights = counts / points
             means = (shares.T @ x) / counts[:, np.newaxis]

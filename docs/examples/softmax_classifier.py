@@ -77,15 +77,9 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):
         def value_and_grad(parameters):
             coef = parameters.reshape(shape)
             np.matmul(X, coef.astype(X.dtype).T, out=logits)
-            # The gradient is written where the logits are.
-            if sample_weight is None:
-                loss, grad = cross_entropy_value_and_grad(logits, target, out=logits)
-            else:
-                losses, grad = cross_entropy_value_and_grad(
-                    logits, target, reduction="none", out=logits
-                )
-                loss = losses @ sample_weight / total
-                grad *= (sample_weight / total)[:, np.newaxis]
+            loss, grad = cross_entropy_value_and_grad(    # which is written where the logits are
+                logits, target, sample_weight=sample_weight, out=logits
+            )
             value = loss + (penalty * coef**2).sum() / 2
             return value, (grad.T @ X + penalty * coef).ravel()
 
