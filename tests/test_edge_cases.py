@@ -7,7 +7,7 @@ import pytest
 
 import csoftmax
 
-from .cases import LAYOUTS, chunk_of, normal, rows, special_rows
+from .cases import BFLOAT16, LAYOUTS, chunk_of, normal, rows, special_rows
 from .exact import INF, NAN
 from .functions import (
     CALLS,
@@ -346,7 +346,7 @@ def test_nothing_to_take_the_mean_of(dtype):
 def test_casts_to_a_smaller_out_do_not_warn():
     x = np.array([[0, -1e5], [0, -30]])
     with np.errstate(all="raise"):
-        for dtype in (np.float16, np.float32):
+        for dtype in (np.float16, BFLOAT16, np.float32):
             for axis in (-1, None):
                 csoftmax.softmax(x, axis, out=np.empty(x.shape, dtype))
                 csoftmax.log_softmax(x, axis, out=np.empty(x.shape, dtype))
@@ -371,7 +371,9 @@ def test_no_input_warns():
                 csoftmax.cross_entropy_value_and_grad(logits, [0, 1], weight=weight)
                 csoftmax.cross_entropy(logits, [0, 1], weight=weight, label_smoothing=0.1)
                 csoftmax.nll_loss(logits, [0, 1], weight=weight)
-                csoftmax.binary_cross_entropy(logits, x, weight=weight, pos_weight=weight)
+                csoftmax.binary_cross_entropy_value_and_grad(
+                    logits, x, weight=weight, pos_weight=weight
+                )
 
 
 @pytest.mark.parametrize("label_smoothing", [0, 0.1])

@@ -10,7 +10,7 @@ import pytest
 import csoftmax
 
 from . import fenv
-from .cases import nans, special_rows
+from .cases import BFLOAT16, nans, special_rows
 from .every_function import OPERANDS, few
 from .functions import CALLS, masks, operands_of_rows
 from .helpers import run_checked
@@ -73,10 +73,11 @@ def test_the_jacobian_leaves_no_flag():
     ("function", "out_dtype"),
     [
         (csoftmax.logsumexp, np.float16),
+        (csoftmax.logsumexp, BFLOAT16),
         (csoftmax.logsumexp, np.float32),
         (lambda x, out: csoftmax.log_softmax_vjp(x, x, out=out), np.float16),
     ],
-    ids=["logsumexp float16", "logsumexp float32", "log_softmax_vjp float16"],
+    ids=["logsumexp float16", "logsumexp bfloat16", "logsumexp float32", "log_softmax_vjp float16"],
 )
 def test_a_narrower_out_leaves_no_flag(function, out_dtype):
     x = np.array([[0, -1e300], [1e300, 1e300]])

@@ -11,7 +11,7 @@ from libc.math cimport NAN
 from numpy cimport npy_intp
 
 from csoftmax.kernels.arithmetic cimport (
-    PLAIN, DoubleDouble, ExpParams, exp_params, exponential,
+    PLAIN, DoubleDouble, ExpParams, exact_fma, exp_params, exponential,
 )
 from csoftmax.kernels.copies cimport copy_rows
 from csoftmax.kernels.formulas cimport (
@@ -36,7 +36,7 @@ cdef enum:
 
 cdef inline void compute_number(
     Function function, floating **operands, Py_ssize_t i, const ExpParams *of_zero, floating scale,
-    floating *value, floating *loss
+    floating scale_error, floating *value, floating *loss
 ) noexcept nogil:
     """The results that the function has."""
     cdef floating x = operands[LOGITS][i], e, right, wrong
@@ -53,22 +53,26 @@ cdef inline void compute_number(
     wrong = coefficient_of_wrong(operands[COMPANION][i], operands[WEIGHT][i])
     loss[0] = binary_cross_entropy_of(x, e, right, wrong)
     if function == BINARY_CROSS_ENTROPY_AND_GRAD:
-        value[0] = binary_cross_entropy_grad_of(x, e, right, wrong, scale)
+        value[0] = binary_cross_entropy_grad_of(x, e, right, wrong, scale, scale_error)
 
 
 cdef inline void write_results(
-    Function function, floating **operands, Py_ssize_t n, floating scale
+    Function function, floating **operands, Py_ssize_t n, double divisor
 ) noexcept nogil:
     """They may take the place of the logits."""
     cdef Py_ssize_t LANES = lanes_of[floating](0), i = 0, k
     cdef ExpParams of_zero = exp_params[floating](0, 1, False, 0)
     cdef bint has_values = function != BINARY_CROSS_ENTROPY
     cdef bint has_losses = function >= BINARY_CROSS_ENTROPY
+    cdef floating scale = <floating> (1.0 / divisor)
+    cdef floating scale_error = <floating> exact_fma(-<double> scale, divisor, 1.0)
     cdef floating values[FLOAT_LANES]
     cdef floating losses[FLOAT_LANES]
     while i + LANES <= n:
         for k in range(LANES):
-            compute_number(function, operands, i + k, &of_zero, scale, values + k, losses + k)
+            compute_number(
+                function, operands, i + k, &of_zero, scale, scale_error, values + k, losses + k
+            )
         if has_values:
             for k in range(LANES):
                 operands[RESULT][i + k] = values[k]
@@ -77,7 +81,7 @@ cdef inline void write_results(
                 operands[ROW_RESULT][i + k] = losses[k]
         i += LANES
     for i in range(i, n):
-        compute_number(function, operands, i, &of_zero, scale, values, losses)
+        compute_number(function, operands, i, &of_zero, scale, scale_error, values, losses)
         if has_values:
             operands[RESULT][i] = values[0]
         if has_losses:
@@ -85,16 +89,16 @@ cdef inline void write_results(
 
 
 cdef inline void compute_block(
-    Function function, floating **operands, npy_intp n, floating scale
+    Function function, floating **operands, npy_intp n, double divisor
 ) noexcept nogil:
     if function == SIGMOID:    # constants, for loops that do nothing for the others
-        write_results(SIGMOID, operands, n, scale)
+        write_results(SIGMOID, operands, n, divisor)
     elif function == LOG_SIGMOID:
-        write_results(LOG_SIGMOID, operands, n, scale)
+        write_results(LOG_SIGMOID, operands, n, divisor)
     elif function == BINARY_CROSS_ENTROPY:
-        write_results(BINARY_CROSS_ENTROPY, operands, n, scale)
+        write_results(BINARY_CROSS_ENTROPY, operands, n, divisor)
     else:
-        write_results(BINARY_CROSS_ENTROPY_AND_GRAD, operands, n, scale)
+        write_results(BINARY_CROSS_ENTROPY_AND_GRAD, operands, n, divisor)
 
 
 cdef inline bint is_result(int role) noexcept nogil:
@@ -138,7 +142,7 @@ cdef struct Blocks:
     const Plan *plan
     npy_intp numbers
     npy_intp begin    # of the blocks that threads share
-    double scale      # of gradients
+    double divisor    # of gradients
 
 
 cdef inline void over_blocks(
@@ -170,21 +174,21 @@ cdef inline void over_blocks(
             elif block == all.begin + first:    # for all blocks, of which the last is shorter
                 for i in range(count):
                     copies[role][i] = (<floating *> plan.data[role])[0]
-        compute_block(all.function, operands, count, <floating> all.scale)
+        compute_block(all.function, operands, count, all.divisor)
         for role in range(ROLES):
             if is_result(role) and copies[role] != NULL and operands[role] == copies[role]:
                 copy_block(plan, role, start, count, copies[role])
 
 
 cdef inline void over_numbers(
-    Function function, const Plan *plan, double scale, floating type_tag
+    Function function, const Plan *plan, double divisor, floating type_tag
 ) noexcept nogil:
     """In shares, between which signals are handled."""
     cdef Blocks all
     cdef npy_intp blocks, first = 0, last, numbers
     all.function = function
     all.plan = plan
-    all.scale = scale
+    all.divisor = divisor
     all.numbers = plan.groups * plan.shape[0]
     blocks = (all.numbers + BLOCK - 1) // BLOCK
     while first < blocks and not is_stopped():

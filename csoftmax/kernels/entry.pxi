@@ -130,7 +130,7 @@ cdef bint compute(Call *call, floating type_tag) noexcept nogil:
     if n * call.plan.rows > 0:
         collapse(&call.plan)
         if call.operation.function >= SIGMOID:
-            over_numbers[floating](call.operation.function, &call.plan, call.loss.scale, 0)
+            over_numbers[floating](call.operation.function, &call.plan, call.divisor, 0)
         else:
             over_rows[floating](&call.operation, &call.plan, &call.loss, 0)
     if call.is_summed:
