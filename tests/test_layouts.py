@@ -114,7 +114,9 @@ def test_out_of_another_type_is_rounded(name, out_dtype, dtype, build):
         assert results[-1] is out
         with np.errstate(all="ignore"):
             np.testing.assert_array_equal(out, rounded_to(out_dtype, expected[-1]))
-        np.testing.assert_array_equal(results[0], expected[0].astype(results[0].dtype))
+        np.testing.assert_array_equal(
+            results[0], rounded_to(results[0].dtype, expected[0])
+        )
 
 
 def test_python_numbers_and_scalars():

@@ -382,13 +382,14 @@ cdef inline floating binary_cross_entropy_grad_of(
     """Of both sigmoids one is 1 / (1 + e) and the other e times that. So the terms are brought
     together before they are rounded, and both keep their digits however far out x is.
 
-    With weights and a mean there are eight roundings, 4.4 ULP at worst. Two of them are taken back:
-    what `scale` lacks, in units of it, and what 1 + e loses, over 1 + e, for which 1 - e / 2 is
-    good enough."""
+    With weights and a mean there are eight roundings, 4.4 ULP at worst in float. Some are taken
+    back: what `scale` lacks, in units of it, and in float what 1 + e loses, over 1 + e, for which
+    1 - e / 2 is good enough."""
     cdef floating one = 1, half = 0.5
     cdef floating far = -right if x > 0 else wrong    # from what x says
     cdef floating near = wrong if x > 0 else -right
     cdef floating sum = one + e, lost = e - (sum - one)
     cdef floating factor = scale / sum
-    cdef floating low = factor * multiply_add(lost, multiply_add(half, e, -one), scale_error)
-    return times_inverse(multiply_add(far, e, near), factor, low)
+    if floating is float:
+        scale_error = multiply_add(lost, multiply_add(half, e, -one), scale_error)
+    return times_inverse(multiply_add(far, e, near), factor, factor * scale_error)

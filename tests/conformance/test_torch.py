@@ -249,8 +249,12 @@ def test_log_sigmoid(dtype):
     special = [0.0, -0.0, 1e4, -1e4, np.inf, -np.inf, np.nan]
     x = np.append(np.linspace(-80, 80, 1001), special).astype(dtype)
     expected = functional.logsigmoid(as_tensor(x)).numpy()
+    result = csoftmax.log_sigmoid(x)
+    finite = np.isfinite(expected)
+    np.testing.assert_array_equal(result[~finite], expected[~finite])
     # PyTorch's has an absolute error next to 0.
-    assert_close(csoftmax.log_sigmoid(x), expected, dtype, LOSS, np.maximum(np.abs(expected), 1))
+    largest = np.maximum(np.abs(expected), 1)[finite]
+    assert_close(result[finite], expected[finite], dtype, LOSS, largest)
 
 
 BROADCAST = [None, (), (C,), (5, 1), (5, C)]
