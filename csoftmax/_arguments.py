@@ -14,6 +14,7 @@ from csoftmax import _dispatch
 COMPUTED_IN_FLOAT32 = {np.dtype(char).num for char in "fe?bBhH"}
 COMPUTED_IN_FLOAT64 = {np.dtype(char).num for char in "diIlLqQ"}
 FLOATING = {np.dtype(char).num for char in "efdg"}
+INTEGERS = {np.dtype(char).num for char in "bBhHiIlLqQ"}
 
 
 def is_bfloat16(dtype):

@@ -17,6 +17,7 @@ from dask.array.core import unify_chunks
 
 from csoftmax import _binary, _divergence, _gradients, _losses, _softmax, _threads
 from csoftmax._arguments import (
+    INTEGERS,
     as_array,
     as_integer,
     as_mask,
@@ -361,7 +362,7 @@ class LazyLoss:
         if self.has_indices:
             target = _losses.empty_as_indices(target)
             row_shape = tuple(logits.shape[i] for i in self.rows)
-            if not may_be_equal(target.shape, row_shape) or target.dtype.kind not in "iu":
+            if not may_be_equal(target.shape, row_shape) or target.dtype.num not in INTEGERS:
                 or_else = _losses.or_probabilities(logits, axis) if takes_probabilities else ""
                 _losses.refuse_class_indices(target, row_shape, or_else)
         else:

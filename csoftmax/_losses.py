@@ -5,6 +5,7 @@ import numbers
 import numpy as np
 
 from csoftmax._arguments import (
+    INTEGERS,
     as_array,
     as_integer,
     as_logits,
@@ -527,7 +528,7 @@ def empty_as_indices(target):
 def as_class_indices(target, row_shape, classes, ignore_index, or_else=""):
     """`target` as int64, every one of which is a class or `ignore_index`."""
     target = empty_as_indices(target)
-    if target.shape != row_shape or target.dtype.kind not in "iu":
+    if target.shape != row_shape or target.dtype.num not in INTEGERS:
         refuse_class_indices(target, row_shape, or_else)
     is_uint64 = target.dtype.kind == "u" and target.dtype.itemsize == 8    # in either byte order
     if is_uint64 and target.size and target.max() > np.uint64(2**63 - 1):
