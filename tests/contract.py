@@ -285,7 +285,7 @@ def hold_weighted_sums(result, totals, signs, x, b):
     special &= positive
     np.testing.assert_array_equal(totals[special], rows.log[special].astype(totals.dtype))
     kept = rows.is_sum & positive & ~rows.cancels
-    scale = np.maximum(np.abs(rows.log), np.maximum(np.abs(rows.maximum), rows.condition))
+    scale = np.maximum(np.abs(rows.log), np.abs(rows.maximum)) + rows.condition
     result.hold(totals[kept], rows.log[kept], result.limit("log"), scale[kept], "weighted sums")
     # What is left of a weight of 1 or -1 beside others that are small.
     kept &= rows.is_single

@@ -132,8 +132,8 @@ def test_weights_that_are_far_apart(n, dtype, build, limits):
             (some_x, axis), (some_b, _) = layout(x), layout(b)
             log, signs = logsumexp(some_x, axis, b=some_b, return_sign=True)
             assert (signs == sign).all()
-            largest = max(abs(right), abs(float(np.nanmax(np.where(b != 0, x, NAN)))), condition)
-            ulp = np.spacing(dtype.type(min(largest, 0.7 * float(np.finfo(dtype).max))))
+            scale = max(abs(right), abs(float(np.nanmax(np.where(b != 0, x, NAN))))) + condition
+            ulp = np.spacing(dtype.type(min(scale, 0.7 * float(np.finfo(dtype).max))))
             errors = np.abs(log.astype(np.longdouble) - right) / ulp
             assert errors.max() <= limits["log"], (pairs, log[0], right)
 
@@ -169,6 +169,17 @@ def test_nothing_more_cancels_than_in_the_data(n, dtype, build):
     right = a + np.log(-np.expm1(b.astype(np.longdouble) - a))
     assert (sign == 1).all()
     assert np.abs(log - right).max() < 0.15
+
+
+def test_a_difference_of_numbers_next_to_0(dtype, build):
+    """What is left is as small as they are, and its reciprocal is too large for the type."""
+    x = np.array([2, -1], dtype) * dtype.type(TINY[dtype] / 4)
+    log, sign = logsumexp(x, b=np.array([1, -1], dtype), return_sign=True)
+    if dtype == np.float32:
+        assert (log, sign) == (-INF, 0) or log < -60
+    else:
+        np.testing.assert_allclose(log, np.log(TINY[dtype]) + np.log(0.75), rtol=1e-13)
+        assert sign == 1
 
 
 class TestShapes:

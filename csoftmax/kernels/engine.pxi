@@ -1004,12 +1004,16 @@ cdef inline double term_apart(
 cdef inline DoubleDouble log_apart(DoubleDouble sum, double power, double maximum) noexcept nogil:
     """log(sum 2^power) + maximum."""
     cdef DoubleDouble of_power = from_double(0)
+    cdef int exponent, back = 0
+    frexp(sum.hi, &exponent)
+    power += exponent
     if fabs(power) < 900:    # so that a sum that is close to 1 is seen
-        sum.hi = ldexp(sum.hi, <int> power)
-        sum.lo = ldexp(sum.lo, <int> power)
+        back = <int> power
     else:
         of_power.hi = power * LN2_HI_DOUBLE
         of_power.lo = power * LN2_LO_DOUBLE
+    sum.hi = ldexp(sum.hi, back - exponent)
+    sum.lo = ldexp(sum.lo, back - exponent)
     return dd_add[double](
         dd_add[double](from_double(maximum), of_power, 0),
         log_of_sum[double](sum, from_double(0), 0), 0,

@@ -679,35 +679,68 @@ cdef inline bint reaches_maximum(
     return is_any
 
 
-cdef inline void weigh_exponentials(
+cdef inline floating without_largest(
+    const Tile *tile, const floating *x, const floating *weights, LaneSums *of_largest,
+    Py_ssize_t k, Py_ssize_t r, bint counts, Kind kind, bint has_gaps, bint has_largest
+) noexcept nogil:
+    """The exponential of a lane; of the largest 0, and its weight is added up."""
+    cdef ExpParams params = params_of[floating](tile, r, kind, 0)
+    cdef floating e = exponential(x[k], &params, kind)
+    cdef bint is_largest
+    if has_gaps:
+        counts &= weights[k] != 0
+    if has_largest:
+        is_largest = x[k] == <floating> tile.maximum[r]
+        add_term[floating](
+            of_largest.hi + k, of_largest.lo + k, value_or_zero(weights[k], counts & is_largest), 0
+        )
+        counts &= not is_largest
+    return value_or_zero(e, counts) if has_largest or has_gaps else e
+
+
+cdef inline void weigh_one(
     const Tile *tile, Py_ssize_t block, const floating *x, const floating *weights, LaneSums *sums,
     LaneSums *of_largest, floating *largest_weight, Py_ssize_t counted, Layout layout, Kind kind,
-    bint has_gaps, bint has_largest
+    bint has_gaps
 ) noexcept nogil:
-    """Of a vector, from the lane `counted` on. Of the largest, the weights alone are added up."""
-    cdef ExpParams params
-    cdef floating e, weight
-    cdef bint counts, is_largest
+    """A vector, from the lane `counted` on."""
+    cdef floating e
+    cdef Py_ssize_t k
+    for k in range(lanes_of[floating](0)):
+        e = without_largest(
+            tile, x, weights, of_largest, k, row_of_lane[floating](block, k, layout, 0),
+            k >= counted if counted else True, kind, has_gaps, True,
+        )
+        add_term[floating](sums.hi + k, sums.lo + k, <floating> (weights[k] * e), 0)
+        largest_weight[k] = larger(<floating> fabs(weights[k]), largest_weight[k])
+
+
+cdef inline void weigh_two(
+    const Tile *tile, Py_ssize_t block, const floating *x, const floating *weights,
+    Py_ssize_t step, Py_ssize_t weight_step, LaneSums *sums, LaneSums *of_largest,
+    floating *largest_weight, Layout layout, Kind kind, bint has_gaps, bint has_largest
+) noexcept nogil:
+    """Two vectors. Two products are added in the type of the numbers: with the exponential's own
+    that makes less than 2 ULP of them."""
+    cdef floating e, other_e
     cdef Py_ssize_t k, r
     for k in range(lanes_of[floating](0)):
         r = row_of_lane[floating](block, k, layout, 0)
-        params = params_of[floating](tile, r, kind, 0)
-        e = exponential(x[k], &params, kind)
-        weight = weights[k]
-        counts = k >= counted if counted else True
-        if has_gaps:
-            counts &= weight != 0
-        if has_largest:
-            is_largest = x[k] == <floating> tile.maximum[r]
-            add_term[floating](
-                of_largest.hi + k, of_largest.lo + k, value_or_zero(weight, counts & is_largest), 0
-            )
-            counts &= not is_largest
-        if has_largest or has_gaps:
-            e = value_or_zero(e, counts)
-        # A float's product is rounded as its exponential is: less than both are off together.
-        add_term[floating](sums.hi + k, sums.lo + k, <floating> (weight * e), 0)
-        largest_weight[k] = larger(<floating> fabs(weight), largest_weight[k])
+        e = without_largest(
+            tile, x, weights, of_largest, k, r, True, kind, has_gaps, has_largest
+        )
+        other_e = without_largest(
+            tile, x + step, weights + weight_step, of_largest, k, r, True, kind, has_gaps,
+            has_largest,
+        )
+        add_term[floating](
+            sums.hi + k, sums.lo + k,
+            multiply_add(weights[weight_step + k], other_e, <floating> (weights[k] * e)), 0,
+        )
+        largest_weight[k] = larger(
+            larger(<floating> fabs(weights[k]), <floating> fabs(weights[weight_step + k])),
+            largest_weight[k],
+        )
 
 
 cdef inline void sum_weighted(
@@ -719,7 +752,7 @@ cdef inline void sum_weighted(
     cdef Py_ssize_t span = vectors if layout == ROWS else tile.span
     cdef Py_ssize_t step = step_of[floating](&tile.logits, layout, 0)
     cdef Py_ssize_t weight_step = step_of[floating](&tile.companion, layout, 0)
-    cdef Py_ssize_t last = tile.classes - LANES, first = 0, end, block, v, r, k
+    cdef Py_ssize_t last = tile.classes - LANES, ahead = tile.ahead, first = 0, end, block, v, r, k
     cdef LaneSums sums, of_largest
     cdef DoubleDouble sum
     cdef floating largest_weight[FLOAT_LANES]
@@ -746,38 +779,48 @@ cdef inline void sum_weighted(
                 take_sums(tile.weights_hi + r, tile.weights_lo + r, &of_largest)
                 copy_lanes(largest_weights + r, largest_weight)
             if tail:
-                weigh_exponentials(
+                weigh_one(
                     tile, block, x + last, weights + last, &sums, &of_largest, largest_weight,
-                    LANES - tail, layout, kind, has_gaps, True,
+                    LANES - tail, layout, kind, has_gaps,
                 )
             v = first
-            while v < end:
-                if v + 4 <= end and not reaches_maximum(
+            while v + 4 <= end:
+                if reaches_maximum(
                     tile, block, x, weights, step, weight_step, layout, has_gaps
                 ):
-                    for k in range(4):
-                        weigh_exponentials(
-                            tile, block, x + k * step, weights + k * weight_step, &sums,
-                            &of_largest, largest_weight, 0, layout, kind, has_gaps, False,
+                    for k in range(2):
+                        weigh_two(
+                            tile, block, x + 2 * k * step, weights + 2 * k * weight_step, step,
+                            weight_step, &sums, &of_largest, largest_weight, layout, kind,
+                            has_gaps, True,
                         )
-                        if tile.ahead:    # no pass has read these before
-                            prefetch(x + tile.ahead + k * step)
-                            prefetch(weights + tile.ahead + k * weight_step)
-                    x += 4 * step
-                    weights += 4 * weight_step
-                    v += 4
-                    continue
-                for k in range(min(4, end - v)):
-                    weigh_exponentials(
-                        tile, block, x, weights, &sums, &of_largest, largest_weight, 0, layout,
-                        kind, has_gaps, True,
+                else:
+                    weigh_two(
+                        tile, block, x, weights, step, weight_step, &sums, &of_largest,
+                        largest_weight, layout, kind, has_gaps, False,
                     )
-                    if tile.ahead:
-                        prefetch(x + tile.ahead)
-                        prefetch(weights + tile.ahead)
-                    x += step
-                    weights += weight_step
-                    v += 1
+                    weigh_two(
+                        tile, block, x + 2 * step, weights + 2 * weight_step, step, weight_step,
+                        &sums, &of_largest, largest_weight, layout, kind, has_gaps, False,
+                    )
+                if ahead:    # no pass has read these weights before
+                    for k in range(4):
+                        prefetch(x + ahead + k * step)
+                        prefetch(weights + ahead + k * weight_step)
+                x += 4 * step
+                weights += 4 * weight_step
+                v += 4
+            while v < end:
+                weigh_one(
+                    tile, block, x, weights, &sums, &of_largest, largest_weight, 0, layout, kind,
+                    has_gaps,
+                )
+                if ahead:
+                    prefetch(x + ahead)
+                    prefetch(weights + ahead)
+                x += step
+                weights += weight_step
+                v += 1
             if layout == COLUMNS:
                 keep_sums(&sums, tile.distances_hi + r, tile.distances_lo + r, LANES)
                 keep_sums(&of_largest, tile.weights_hi + r, tile.weights_lo + r, LANES)
