@@ -251,7 +251,7 @@ def logsumexp(
     np.float64(1001.308994)
     >>> w = np.array([0.2, 0.3, 0.5])
     >>> logsumexp(x, b=w).round(6)
-    np.float64(1001.483996)
+    np.float64(1001.549691)
 
     Of a difference of exponentials, :math:`e^{800} - e^{801}`, with its sign:
 
@@ -273,7 +273,10 @@ def logsumexp(
         require_out(out, shape)
     mask = as_mask(where, x)
     if b is not None and mask is not None:
-        b, mask = np.where(mask, b, b.dtype.type(0)), None
+        # In the order that `b` has in memory, whatever that of the mask is.
+        b = np.array(np.broadcast_to(b, x.shape), order="K")
+        np.copyto(b, b.dtype.type(0), where=~mask)
+        mask = None
     return_sign = bool(return_sign)
     result = kernels.logsumexp(x, axes, b, mask, bool(keepdims), return_sign, as_out(out))
     if result is None:
