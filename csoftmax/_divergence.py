@@ -84,21 +84,19 @@ def kl_divergence(
     Examples
     --------
     >>> import numpy as np
-    >>> from csoftmax import kl_divergence, log_softmax, softmax
+    >>> from csoftmax import kl_divergence, softmax
     >>> teacher, student = np.array([3.0, 1.0, 0.0]), np.array([2.0, 1.0, 0.1])
     >>> kl_divergence(student, teacher).round(4)
-    np.float64(0.1233)
+    np.float64(0.0868)
     >>> p, q = softmax(teacher), softmax(student)
     >>> (p * np.log(p / q)).sum().round(4)
-    np.float64(0.1233)
+    np.float64(0.0868)
 
-    Where both are close, the sum of logarithms has lost its digits:
+    Where both are close, a difference of two losses would have no digits; this keeps them:
 
     >>> close = teacher + [1e-9, 0, 0]
-    >>> kl_divergence(close, teacher)
-    np.float64(6.6e-20)
-    >>> (p * (log_softmax(teacher) - log_softmax(close))).sum()
-    np.float64(-1e-17)
+    >>> print(f"{kl_divergence(close, teacher):.3g}")
+    6.59e-20
     """
     loss = kernels.kl_divergence(
         logits, target_logits, axis, temperature, where, reduction
@@ -169,7 +167,7 @@ def kl_divergence_value_and_grad(
     >>> from csoftmax import kl_divergence_value_and_grad
     >>> divergence, grad = kl_divergence_value_and_grad([[2.0, 1.0, 0.1]], [[3.0, 1.0, 0.0]])
     >>> divergence.round(4), grad.round(3)
-    (np.float64(0.1233), array([[-0.185,  0.128,  0.057]]))
+    (np.float64(0.0868), array([[-0.185,  0.128,  0.057]]))
     """
     loss_and_grad = kernels.kl_divergence(
         logits, target_logits, axis, temperature, where, reduction, True, out

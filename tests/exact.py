@@ -35,7 +35,6 @@ def limits_of(build):
         "gradient": 4 if has_fma else 5,
         "gradient with temperature": 4 if has_fma else INF,
         "sigmoid": 3,
-        "divergence": 50,
     }
 
 

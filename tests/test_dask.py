@@ -373,6 +373,8 @@ TARGET = da.zeros((4, 5), dtype=int, chunks=2)
         (lambda: csoftmax.softmax_jacobian(PARTS), ValueError, r"y\.rechunk\(\{2: -1\}\)"),
         (lambda: cross_entropy(PARTS, TARGET), ValueError, r"logits\.rechunk\(\{2: -1\}\)"),
         (lambda: csoftmax.nll_loss(PARTS, TARGET), ValueError, r"log_probs\.rechunk"),
+        (lambda: csoftmax.kl_divergence(PARTS, PARTS), ValueError, r"logits\.rechunk\(\{2: -1\}\)"),
+        (lambda: csoftmax.kl_divergence(ROWS, TARGET), ValueError, "the shape of the logits"),
         (lambda: cross_entropy(ROWS, TARGET[:2]), ValueError, r"shape \(4, 5\), or probabilities"),
         (lambda: cross_entropy(ROWS, TARGET * 1.0), TypeError, "target must be class indices"),
         (lambda: csoftmax.nll_loss(ROWS, ROWS), ValueError, "target must be class indices"),

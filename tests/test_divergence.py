@@ -11,7 +11,6 @@ from .exact import INF, LONG
 from .functions import CALLS, hold, masks
 
 pytestmark = pytest.mark.usefixtures("build")
-RELATIVE = 1e-5    # in float32; 1e-12 in float64, where the contract says 1e-3
 
 
 def exact(z, t, temperature):
@@ -49,14 +48,15 @@ CLOSE = {
 @pytest.mark.parametrize("scale", [1e-3, 1, 20])
 def test_close_rows(scale, temperature, apart, dtype):
     rng = np.random.default_rng([len(apart), int(scale)])
-    limit = RELATIVE if dtype == np.float32 else 1e-12
-    for n in (2, 3, 10, 17, 40, 130, chunk_of(dtype) + 300):
-        t = (scale * rng.normal(size=(6 if n < 1000 else 2, n))).astype(dtype)
+    limit = 1e-5 if dtype == np.float32 else 1e-12
+    long = chunk_of(dtype) + 300
+    for n in (2, 3, 10, 17, 40, 130, *([long] if temperature == scale == 1 else [])):
+        t = (scale * rng.normal(size=(3 if n < 1000 else 1, n))).astype(dtype)
         if scale == 1:
             t[:, n // 2] += 12    # which has nearly all the probability
         z = CLOSE[apart](t, rng)
         right = [exact(a, b, temperature) for a, b in zip(z, t, strict=True)]
-        last_digit = np.spacing(np.abs(t).min())    # of a row that differs by a constant
+        last_digit = 1e-3 * np.spacing(np.abs(z).max())
         for layout in LAYOUTS:
             (some_z, axis), (some_t, _) = layout(z), layout(t)
             divergences, grad = csoftmax.kl_divergence_value_and_grad(
@@ -65,9 +65,12 @@ def test_close_rows(scale, temperature, apart, dtype):
             grad = np.moveaxis(grad, axis, -1)
             for value, row, (divergence, difference) in zip(divergences, grad, right, strict=True):
                 assert value >= 0
-                if divergence > 1e6 * np.finfo(dtype).tiny:
-                    assert abs(float(value) - divergence) <= limit * divergence
+                if divergence > max(1e6 * np.finfo(dtype).tiny, np.finfo(float).eps ** 4):
+                    # The contract's, where one class differs that has hardly any probability.
+                    of_it = limit if divergence > np.finfo(dtype).eps ** 3 else 1e-3
+                    assert abs(float(value) - divergence) <= of_it * divergence
                 of_row = np.array([float(one / temperature) for one in difference])
+                # By a constant alone rows may differ, or where one class has nearly everything.
                 largest = max(np.abs(of_row).max(), last_digit)
                 assert np.abs(row - of_row).max() <= limit * largest
 

@@ -61,6 +61,7 @@ WITH_SCRATCH = [
     ("cross_entropy, indices", "long rows"), ("cross_entropy, weight", "many rows"),
     ("cross_entropy, shares", "long rows"), ("cross_entropy, smoothing", "rows with gaps"),
     ("cross_entropy_value_and_grad, shares", "rows with gaps"),
+    ("kl_divergence", "columns"), ("kl_divergence_value_and_grad", "long rows"),
     ("softmax_vjp", "rows with gaps"), ("log_softmax_vjp", "long rows"),
     ("binary_cross_entropy, weights", "many rows"),
     ("binary_cross_entropy_value_and_grad, weights", "many rows"),

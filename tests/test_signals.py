@@ -24,6 +24,7 @@ CALLS = {
     "class indices": lambda: csoftmax.cross_entropy(long, indices, reduction="none"),
     "distributions": lambda: csoftmax.cross_entropy(long, indices, label_smoothing=0.1),
     "entropy": lambda: csoftmax.entropy(long, temperature=0.7),
+    "divergence": lambda: csoftmax.kl_divergence(long, long[::-1], temperature=0.7),
     "single numbers": lambda: csoftmax.binary_cross_entropy(wide, wide),
     "a result of the same shape": lambda: csoftmax.softmax(np.zeros((1_500_000, 100), np.float32)),
 }

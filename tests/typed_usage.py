@@ -136,6 +136,9 @@ def losses() -> None:
     assert_type(cs.cross_entropy([1.0, 2.0], 1, reduction="none"), NDArray[np.float64] | Any)
     assert_type(cs.nll_loss(SINGLE, INDICES), np.float64)
     assert_type(cs.nll_loss(DOUBLE, INDICES, reduction="none"), NDArray[np.float64] | Any)
+    assert_type(cs.kl_divergence(SINGLE, INT8, temperature=2, where=BOOL), np.float64)
+    assert_type(cs.kl_divergence(SINGLE, HALF, reduction="none"), NDArray[np.float32] | Any)
+    assert_type(cs.kl_divergence(SINGLE, DOUBLE, reduction="none"), NDArray[np.float64] | Any)
     assert_type(cs.binary_cross_entropy(DOUBLE, BOOL, pos_weight=2), np.float64)
     assert_type(cs.binary_cross_entropy(0.5, True), np.float64)
     assert_type(cs.binary_cross_entropy(HALF, BOOL, reduction="sum"), np.float64)
@@ -162,6 +165,10 @@ def losses_and_gradients() -> None:
         tuple[NDArray[np.float32] | Any, NDArray[np.float32] | Any],
     )
     assert_type(binary(SINGLE, BOOL, out=DOUBLE.copy()), tuple[np.float64, NDArray[np.float64]])
+    divergence = cs.kl_divergence_value_and_grad
+    assert_type(divergence(SINGLE, HALF), tuple[np.float64, NDArray[np.float32]])
+    assert_type(divergence(SINGLE[:2, :2], LIST), tuple[np.float64, NDArray[np.float64]])
+    assert_type(divergence(HALF, OnlyArray()), tuple[np.float64, NDArray[Any]])
 
 
 def gradients() -> None:

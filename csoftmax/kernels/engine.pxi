@@ -16,7 +16,7 @@ from csoftmax.kernels.arithmetic cimport (
     GENERAL, LN2_HI_DOUBLE, LN2_LO_DOUBLE, LOG2_E, PLAIN, DoubleDouble, dd_add, dd_mul, exact_fma,
     exp_dd, from_double, largest_unshifted, power_of_two, two_sum,
 )
-from csoftmax.kernels.copies cimport FEW, at, copy_masked, copy_rows
+from csoftmax.kernels.copies cimport FEW, copy_masked, copy_rows
 from csoftmax.kernels.formulas cimport (
     Difference, WeightedSums, excess_of_exp, from_higher, half_difference, is_finite, is_small,
     log_of_sum, sum_of_exponentials, with_sign,
@@ -1657,7 +1657,7 @@ cdef void combine_divergences(LongRow *all) noexcept nogil:
     cdef const Chunk *chunk
     cdef const Chunk *of_target
     cdef Difference center = half_difference(whole.maximum[0], target.maximum[0]), apart
-    cdef double a = 0, b = 0, p, q, d, excess
+    cdef double per_center = 2 / whole.temperature[0], a = 0, b = 0, p, q, half_d, d, excess
     cdef npy_intp c
     for c in range(all.count):
         chunk = all.chunks + c
@@ -1665,8 +1665,8 @@ cdef void combine_divergences(LongRow *all) noexcept nogil:
         p = in_units_of_row(of_target, of_target.sum).hi / target.sum_hi[0]
         q = in_units_of_row(chunk, chunk.sum).hi / whole.sum_hi[0]
         apart = half_difference(chunk.maximum, of_target.maximum)
-        d = (apart.hi - center.hi) + (apart.lo - center.lo) + (chunk.lead - whole.lead[0])
-        d = d * (2 / whole.temperature[0])
+        half_d = (apart.hi - center.hi) + (apart.lo - center.lo) + (chunk.lead - whole.lead[0])
+        d = half_d * per_center
         if p == 0:
             a += q
         elif chunk.maximum == -INFINITY or chunk.a == INFINITY:
@@ -1676,8 +1676,8 @@ cdef void combine_divergences(LongRow *all) noexcept nogil:
             a += p * (chunk.a + (d + excess) * (chunk.a + chunk.b) + excess)
             b += p * (chunk.b + d)
         else:
-            a += q * chunk.a + (q - p) * chunk.b + (q - p - p * d)
-            b += p * (chunk.b + d)
+            a += q * chunk.a + (q - p) * chunk.b + (q - p - p * half_d * per_center)
+            b += p * chunk.b + p * half_d * per_center
     whole.weights_hi[0] = a * target.sum_hi[0]
     whole.distances_hi[0] = b * target.sum_hi[0]
     whole.weights_lo[0] = whole.distances_lo[0] = 0
@@ -1705,7 +1705,7 @@ cdef inline void set_row_of_chunk(
     tile.target_result[0] = whole.target_result[0]
     tile.center_hi[0] = whole.center_hi[0]
     tile.center_lo[0] = whole.center_lo[0]
-    tile.lead_hi[0] = whole.lead_hi[0]
+    tile.last[0] = whole.last[0]
     tile.per_center[0] = whole.per_center[0]
 
 

@@ -252,18 +252,17 @@ cdef inline Difference half_difference(floating z, floating t) noexcept nogil:
     cdef floating half = 0.5, a = half * z, b = half * t, s = a - b, part = a - s
     cdef floating error = (a - (s + part)) + (part - b)
     difference.hi = s
-    difference.lo = value_or_zero(error, (s < INFINITY) & (s > -INFINITY))
+    difference.lo = value_or_zero(error, fabs(s) < INFINITY)
     return difference
 
 
-cdef inline floating log_ratio(
-    floating z, floating t, floating center_hi, floating center_lo, floating lead,
-    floating per_center
+cdef inline floating half_log_ratio(
+    floating z, floating t, floating center_hi, floating center_lo, floating last
 ) noexcept nogil:
-    """d_j, close to log(q_j / p_j). `per_center` is 2 / T."""
+    """d_j T / 2; d_j is close to log(q_j / p_j)."""
     cdef Difference apart = half_difference(z, t)
     cdef floating hi = <floating> apart.hi - center_hi, lo = <floating> apart.lo - center_lo
-    return ((hi - lead) + lo) * per_center
+    return (hi - last) + lo
 
 
 cdef inline floating excess_of_exp(floating d) noexcept nogil:
@@ -281,7 +280,7 @@ cdef inline double excess_over_log(double u) noexcept nogil:
 cdef inline bint is_small(floating d) noexcept nogil:
     """NaN is not, and the difference of two infinities is one."""
     cdef floating limit = LN2 / 2
-    return (d <= limit) & (d >= -limit)
+    return fabs(d) <= limit
 
 
 cdef inline floating divergence_term(

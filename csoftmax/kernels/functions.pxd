@@ -11,7 +11,7 @@ from libc.math cimport NAN, fabs
 
 from csoftmax.kernels.arithmetic cimport (
     GENERAL, PLAIN, DoubleDouble, ExpParams, dd_add, dd_mul, dd_reciprocal, dd_sum, exp_dd,
-    exp_params, exponential, from_double, log_1p, value_or_zero,
+    exp_params, exponential, from_double, log_1p, two_sum, value_or_zero,
 )
 from csoftmax.kernels.formulas cimport (
     Difference, WeightedSums, excess_over_log, grad_of_class, half_difference, is_finite,
@@ -300,15 +300,20 @@ cdef inline Divergence divergence_of_row(const Tile *tile, Py_ssize_t r) noexcep
 
 
 cdef inline void set_lead(Tile *tile, Py_ssize_t r, double lead, floating type_tag) noexcept nogil:
-    """In the type of the numbers, what that leaves of it goes to the center's lower part."""
+    """Taken off with the center, as three numbers of the type; unless that is so large that nothing
+    of the lead would be left: then what it is taken off is exact."""
     cdef Difference center = half_difference(
         <floating> tile.maximum[r], <floating> tile.of_target.maximum[r]
     )
-    cdef floating hi = <floating> lead
+    cdef double large = 2.0**20 if floating is float else 2.0**49
+    cdef bint is_large = fabs(center.hi) >= large
+    cdef DoubleDouble both = two_sum(center.hi, 0 if is_large else lead)
+    cdef double hi = <floating> both.hi, rest = (both.hi - hi) + (both.lo + center.lo)
+    cdef double lo = <floating> rest
     tile.lead[r] = lead
-    in_type_of[floating](tile.lead_hi, 0)[r] = hi
-    in_type_of[floating](tile.center_hi, 0)[r] = <floating> center.hi
-    in_type_of[floating](tile.center_lo, 0)[r] = <floating> (center.lo + (lead - hi))
+    in_type_of[floating](tile.center_hi, 0)[r] = <floating> hi
+    in_type_of[floating](tile.center_lo, 0)[r] = <floating> lo
+    in_type_of[floating](tile.last, 0)[r] = <floating> (lead if is_large else rest - lo)
 
 
 cdef inline void correct_lead(
@@ -359,6 +364,7 @@ cdef inline void set_divergence(Tile *tile, bint has_grad, floating type_tag) no
     for r in range(tile.padded):
         divergence = divergence_of_row(tile, r)
         is_one = is_finite(tile.maximum[r]) & is_finite(target.maximum[r])
+        is_one &= is_finite(tile.sum_hi[r]) & is_finite(target.sum_hi[r])    # NaN if a number is
         tile.row_result[r] = divergence.value if is_one else NAN
         if has_grad:
             correct_lead[floating](tile, r, divergence.correction, 0)

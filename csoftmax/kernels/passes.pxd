@@ -24,8 +24,8 @@ from csoftmax.kernels.arithmetic cimport (
 )
 from csoftmax.kernels.copies cimport kept_or_minus_infinity
 from csoftmax.kernels.formulas cimport (
-    coefficient, distance, divergence_grad, divergence_term, is_finite, log_probability, log_ratio,
-    product_difference, scaled, times_inverse, variance_of_class,
+    coefficient, distance, divergence_grad, divergence_term, half_log_ratio, is_finite,
+    log_probability, product_difference, scaled, times_inverse, variance_of_class,
 )
 from csoftmax.kernels.lanes cimport (
     FLOAT_LANES, LANE_BYTES, START_OF_SUM, LaneSums, add, add_product, add_term, clear, finished,
@@ -136,8 +136,8 @@ cdef struct Tile:
     # In the type of the numbers.
     double largest_weight[ROW_SLOTS]
     double center_hi[ROW_SLOTS]
-    double center_lo[ROW_SLOTS]       # with what is left of the lead
-    double lead_hi[ROW_SLOTS]
+    double center_lo[ROW_SLOTS]
+    double last[ROW_SLOTS]
     double per_center[ROW_SLOTS]
     double ratio[ROW_SLOTS]           # of an exponential's share of its row to one of the target's
     double class_weight[ROW_SLOTS]    # of the target
@@ -477,13 +477,12 @@ cdef inline bint has_companion(Weighing weighing) noexcept nogil:
     )
 
 
-cdef inline floating log_ratio_of_row(
+cdef inline floating half_log_ratio_of_row(
     const Tile *tile, floating z, floating t, Py_ssize_t r
 ) noexcept nogil:
-    return log_ratio(
+    return half_log_ratio(
         z, t, in_type_of[floating](tile.center_hi, 0)[r],
-        in_type_of[floating](tile.center_lo, 0)[r],
-        in_type_of[floating](tile.lead_hi, 0)[r], in_type_of[floating](tile.per_center, 0)[r],
+        in_type_of[floating](tile.center_lo, 0)[r], in_type_of[floating](tile.last, 0)[r],
     )
 
 
@@ -497,7 +496,7 @@ cdef inline void weigh_lane(
     nowhere, even if it is infinite or NaN."""
     cdef DoubleDouble weight
     cdef double apart
-    cdef floating d, product
+    cdef floating half_d, per_center, product
     if weighing == BY_TARGETS or weighing == BY_OFFSETS:
         weight = coefficient[floating](companion, class_weight, share, offset, 0)
         weight.hi = value_or_zero(weight.hi, counts)
@@ -515,11 +514,15 @@ cdef inline void weigh_lane(
     elif weighing == DIVERGENCES:
         e = value_or_zero(e, counts)
         target_e = value_or_zero(target_e, counts)
-        d = log_ratio_of_row(tile, x, companion, r)
-        product = target_e * value_or_zero(d, target_e != 0)
+        half_d = half_log_ratio_of_row(tile, x, companion, r)
+        per_center = in_type_of[floating](tile.per_center, 0)[r]
+        # In this order: d alone may be too large.
+        product = target_e * value_or_zero(half_d, target_e != 0) * per_center
         add_term[floating](
             weights_hi, weights_lo,
-            divergence_term(target_e, e, d, product, in_type_of[floating](tile.ratio, 0)[r]), 0,
+            divergence_term(
+                target_e, e, half_d * per_center, product, in_type_of[floating](tile.ratio, 0)[r]
+            ), 0,
         )
         add_term[floating](sums_hi, sums_lo, product, 0)
     elif weighing == PROBABILITY_GRADS:
@@ -864,7 +867,8 @@ cdef inline floating value_of_lane(
     if values == DIVERGENCE_GRADS:
         return divergence_grad(
             scaled(target_e[k], other_hi, other_lo), scaled(e[k], hi, lo),
-            log_ratio_of_row(tile, x[k], companion[k], r),
+            half_log_ratio_of_row(tile, x[k], companion[k], r)
+            * in_type_of[floating](tile.per_center, 0)[r],
         )
     hi = product_difference(x[k], companion[k], hi, lo, of_zero, values == LOG_SOFTMAX_VJPS)
     return hi if kind == PLAIN else times_inverse(hi, other_hi, other_lo)
