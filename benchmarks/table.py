@@ -351,6 +351,39 @@ def jax_call(function, *arrays):
     return lambda: compiled(*arrays).block_until_ready()
 
 
+def jax_softmax_and_logsumexp(x, axis):
+    """XLA makes one sweep for the maxima and the sums of both."""
+    return jax().nn.softmax(x, axis), jax().nn.logsumexp(x, axis)
+
+
+def both(first, second, x, axis):
+    return lambda: (first(x, axis), second(x, axis))
+
+
+def numpy_grad_and_hess(logits, right, axis=-1):
+    """What users write as a boosting objective."""
+    p = reference.numpy_softmax(logits, axis)
+    grad = p.copy()
+    grad[right] -= 1
+    return grad, p * (1 - p)
+
+
+def torch_grad_and_hess(x, target, axis):
+    x, target = torch_input(x), torch_input(target).unsqueeze(axis)
+
+    def call():
+        p = torch().softmax(x, axis)
+        minus_one = torch().full_like(target, -1, dtype=p.dtype)
+        return p.scatter_add(axis, target, minus_one), p * (1 - p)
+
+    return call
+
+
+def jax_grad_and_hess(x, target, axis):
+    p = jax().nn.softmax(x, axis)
+    return p - jax().nn.one_hot(target, x.shape[axis], axis=axis, dtype=p.dtype), p * (1 - p)
+
+
 def numpy_weighted_logsumexp(x, b, axis):
     maximum = x.max(axis=axis, keepdims=True)
     return np.log((b * np.exp(x - maximum)).sum(axis=axis)) + maximum.squeeze(axis)
@@ -401,6 +434,12 @@ def jax_entropy(x, axis):
 
 def jax_binary_cross_entropy(x, target, axis=None):
     return (jax().numpy.logaddexp(0, x) - target * x).mean()
+
+
+def jax_pair(function, *arrays):
+    compiled = jax().jit(function)
+    arrays = [jax().device_put(array) for array in arrays]
+    return lambda: jax().block_until_ready(compiled(*arrays))
 
 
 def jax_value_and_grad(x, target, axis, loss=jax_loss):
@@ -511,6 +550,23 @@ TABLE = {
             x, probabilities_for(x),
         ),
     },
+    "softmax + logsumexp": {
+        "csoftmax": lambda x, t, axis: partial(csoftmax.softmax_and_logsumexp, x, axis),
+        "csoftmax out=": lambda x, t, axis: partial(
+            csoftmax.softmax_and_logsumexp, x, axis, out=np.empty_like(x)
+        ),
+        "numpy": lambda x, t, axis: both(
+            reference.numpy_softmax, reference.numpy_logsumexp, x, axis
+        ),
+        "scipy": lambda x, t, axis: both(
+            import_module("scipy.special").softmax, import_module("scipy.special").logsumexp, x,
+            axis,
+        ),
+        "torch": lambda x, t, axis: both(
+            torch().softmax, torch().logsumexp, torch_input(x), axis
+        ),
+        "jax": lambda x, t, axis: jax_pair(partial(jax_softmax_and_logsumexp, axis=axis), x),
+    },
     "cross_entropy": {
         "csoftmax": lambda x, t, axis: partial(csoftmax.cross_entropy, x, t, axis),
         "numpy": lambda x, t, axis: partial(reference.numpy_cross_entropy, x, t, axis),
@@ -531,6 +587,14 @@ TABLE = {
         "torch": lambda x, t, axis: torch_value_and_grad(x, t),
         "jax": lambda x, t, axis: jax_value_and_grad(x, t, axis),
         "sklearn": lambda x, t, axis: sklearn_value_and_grad(x, t),
+    },
+    "cross_entropy grad + hess": {
+        "csoftmax": lambda x, t, axis: partial(csoftmax.cross_entropy_grad_and_hess, x, t, axis),
+        "numpy": lambda x, t, axis: partial(
+            numpy_grad_and_hess, x, right_classes(t, axis), axis
+        ),
+        "torch": lambda x, t, axis: torch_grad_and_hess(x, t, axis),
+        "jax": lambda x, t, axis: jax_pair(partial(jax_grad_and_hess, axis=axis), x, t),
     },
     "nll_loss": {
         "csoftmax": lambda x, t, axis: partial(
