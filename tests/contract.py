@@ -697,7 +697,7 @@ def hold_nll_loss(
     elif not are_numbers.all() or size > MAX[F64]:
         pass    # sums of what has overflowed, of both signs
     elif np.isinf(right):
-        require(given == right, "an infinite loss")
+        require(given == right / divisor, "an infinite loss")
     elif not right and not scale:
         require(given == 0, "a loss of 0")
     elif scale / divisor <= MAX[computed] and well_above_underflow(

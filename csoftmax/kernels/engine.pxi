@@ -651,29 +651,34 @@ cdef inline void gather_operands(
         )
         if is_loss(job):
             gather_targets[floating](
-                job, part, first, last, tile.target + row, tile.class_weight + row, 0
+                job, part, first, last, tile.of.loss.target + row,
+                tile.of.loss.class_weight + row, 0,
             )
             gather_weights(
-                job, part, first, last, tile.target + row, tile.weight + row, tile.scale + row
+                job, part, first, last, tile.of.loss.target + row, tile.of.loss.weight + row,
+                tile.scale + row,
             )
     for row in range(tile.rows, tile.padded):    # for loops over whole vectors of rows
         tile.temperature[row] = tile.scale[row] = 1.0
-        tile.weight[row] = tile.class_weight[row] = 1.0
-        in_type_of[floating](tile.largest_weight, 0)[row] = 0
-        tile.maximum[row] = tile.target_logit[row] = 0.0
+        tile.maximum[row] = 0.0
         tile.sum_hi[row] = 2.0
         tile.sum_lo[row] = 0.0
         clear_weighted_sums(tile, row)
-        tile.target[row] = -1
+        if is_loss(job):
+            tile.of.loss.weight[row] = tile.of.loss.class_weight[row] = 1.0
+            tile.of.loss.target_logit[row] = 0.0
+            tile.of.loss.target[row] = -1
+        elif job.weighing == WEIGHTED_EXPONENTIALS:
+            in_type_of[floating](tile.of.weighted_sum.largest_weight, 0)[row] = 0
 
 
 cdef inline void gather_target_logits(const Job *job, Tile *tile, floating type_tag) noexcept nogil:
     cdef npy_intp r
     for r in range(tile.rows):
-        tile.target_logit[r] = 0
-        if tile.target[r] >= 0:
-            tile.target_logit[r] = (<floating *> tile.logits.data)[
-                r * tile.logits.row_step + tile.target[r] * tile.logits.class_step
+        tile.of.loss.target_logit[r] = 0
+        if tile.of.loss.target[r] >= 0:
+            tile.of.loss.target_logit[r] = (<floating *> tile.logits.data)[
+                r * tile.logits.row_step + tile.of.loss.target[r] * tile.logits.class_step
             ]
 
 
@@ -692,7 +697,7 @@ cdef inline double result_of_nothing(const Job *job, const Tile *tile, npy_intp 
     if is_logsumexp(job):
         return -INFINITY
     if has_indices(job):
-        weights += tile.share * tile.class_weight[r]
+        weights += tile.share * tile.of.loss.class_weight[r]
     return weights * INFINITY if is_loss(job) and weights != 0 else 0
 
 
@@ -720,10 +725,10 @@ cdef inline void scatter_results(
                 if is_all_masked(job, part, r - part.first):
                     result = result_of_nothing(job, tile, r - begin)
             if is_loss(job):
-                result *= tile.weight[r - begin]
-                if tile.target[r - begin] < 0:
+                result *= tile.of.loss.weight[r - begin]
+                if tile.of.loss.target[r - begin] < 0:
                     result = 0
-            sign = sign_of_row(job, result, tile.row_sign[r - begin])
+            sign = sign_of_row(job, result, tile.of.weighted_sum.row_sign[r - begin])
             if job.plan.data[SIGN] != NULL:
                 (<floating *> (
                     part.places[SIGN] + (r - part.first) * job.plan.strides[0][SIGN]
@@ -1072,13 +1077,13 @@ cdef void sum_rows_apart(
     for p in range(block.count):
         part = block.parts + p
         for r in range(max(begin, part.first), min(begin + tile.rows, part.first + part.rows)):
-            if tile.row_sign[r - begin] == UNKNOWN_SIGN:
+            if tile.of.weighted_sum.row_sign[r - begin] == UNKNOWN_SIGN:
                 sum_row_apart[floating](
                     part.places[LOGITS] + (r - part.first) * plan.strides[0][LOGITS],
                     plan.stride[LOGITS],
                     part.places[COMPANION] + (r - part.first) * plan.strides[0][COMPANION],
                     plan.stride[COMPANION], plan.n, tile.row_result + r - begin,
-                    tile.row_sign + r - begin, 0,
+                    tile.of.weighted_sum.row_sign + r - begin, 0,
                 )
 
 
@@ -1178,8 +1183,9 @@ cdef inline void write_target(
 ) noexcept nogil:
     """The gradient of a row's target, if it is among the classes from `first` on."""
     cdef floating *y = <floating *> tile.result.data + r * tile.result.row_step
-    if first <= tile.target[r] < first + tile.classes:
-        y[(tile.target[r] - first) * tile.result.class_step] = <floating> tile.target_result[r]
+    if first <= tile.of.loss.target[r] < first + tile.classes:
+        y += (tile.of.loss.target[r] - first) * tile.result.class_step
+        y[0] = <floating> tile.of.loss.target_result[r]
 
 
 cdef void mend_row(
@@ -1193,7 +1199,7 @@ cdef void mend_row(
     """
     cdef npy_intp step = view.class_step, i
     cdef floating *y = <floating *> view.data + r * view.row_step
-    if is_loss(job) and tile.target[r] < 0:
+    if is_loss(job) and tile.of.loss.target[r] < 0:
         for i in range(tile.classes):
             y[i * step] = 0
     elif has_nan_results(job, tile, r):
@@ -1219,8 +1225,10 @@ cdef inline double scale_at_end_of(const Job *job, const Tile *tile, Py_ssize_t 
 cdef inline bint is_to_mend(const Job *job, const Tile *tile, Py_ssize_t r) noexcept nogil:
     cdef bint is_scaled = scale_at_end_of(job, tile, r) != 1
     if has_hessian(job):
-        is_scaled |= tile.curvature_at_end[r] != 1
-    return is_scaled or has_nan_results(job, tile, r) or (is_loss(job) and tile.target[r] < 0)
+        is_scaled |= tile.of.loss.curvature_at_end[r] != 1
+    if is_loss(job) and tile.of.loss.target[r] < 0:
+        return True
+    return is_scaled or has_nan_results(job, tile, r)
 
 
 cdef void mend_rows(
@@ -1248,7 +1256,8 @@ cdef void mend_rows(
             )
             if has_hessian(job):
                 mend_row[floating](
-                    job, tile, r, &tile.hessian, tile.curvature_at_end[r], mask, mask_stride, 0
+                    job, tile, r, &tile.hessian, tile.of.loss.curvature_at_end[r], mask,
+                    mask_stride, 0,
                 )
     if has_indices(job):    # with a gradient, else there are no values
         for r in range(tile.rows):
@@ -1471,7 +1480,7 @@ cdef inline void keep_sums_of_chunk(
     chunk.shift = in_type_of[floating](tile.shift, 0)[0]
     chunk.power = tile.power[0]
     chunk.residue = tile.residue[0]
-    chunk.largest_weight = in_type_of[floating](tile.largest_weight, 0)[0]
+    chunk.largest_weight = in_type_of[floating](tile.of.weighted_sum.largest_weight, 0)[0]
     chunk.sum = sum_of_row(tile, 0)
     chunk.ratio = from_double(0)
     chunk.ratio_power = -3000
@@ -1488,7 +1497,7 @@ cdef inline void keep_divergence_of_chunk(
         chunk.b += tile.distances_lo[0]
     chunk.a = chunk.a / tile.of_target.sum_hi[0]
     chunk.b = chunk.b / tile.of_target.sum_hi[0]
-    chunk.lead = tile.lead[0]
+    chunk.lead = tile.of.divergence.lead[0]
     chunk.weighted.weights = chunk.weighted.distances = from_double(0)
     of_target.weighted = chunk.weighted    # which is of other functions
 
@@ -1568,7 +1577,7 @@ cdef void combine_weighted_chunks(LongRow *all, floating type_tag) noexcept nogi
         largest_weight = max(largest_weight, chunk.largest_weight)
     if has_nan:
         whole.maximum[0] = NAN
-    in_type_of[floating](whole.largest_weight, 0)[0] = <floating> largest_weight
+    in_type_of[floating](whole.of.weighted_sum.largest_weight, 0)[0] = <floating> largest_weight
     set_params_of[floating](whole, True, 0)
     sums.weights = sums.distances = from_double(0)
     for c in range(all.count):
@@ -1665,7 +1674,8 @@ cdef void combine_divergences(LongRow *all) noexcept nogil:
         p = in_units_of_row(of_target, of_target.sum).hi / target.sum_hi[0]
         q = in_units_of_row(chunk, chunk.sum).hi / whole.sum_hi[0]
         apart = half_difference(chunk.maximum, of_target.maximum)
-        half_d = (apart.hi - center.hi) + (apart.lo - center.lo) + (chunk.lead - whole.lead[0])
+        half_d = (apart.hi - center.hi) + (apart.lo - center.lo)
+        half_d += chunk.lead - whole.of.divergence.lead[0]
         d = half_d * per_center
         if p == 0:
             a += q
@@ -1696,17 +1706,18 @@ cdef inline void set_row_of_chunk(
     tile.factor_lo[0] = whole.factor_lo[0]
     tile.scale[0] = whole.scale[0]
     tile.scale_at_end[0] = whole.scale_at_end[0]
-    tile.inverse_sum_hi[0] = whole.inverse_sum_hi[0]
-    tile.inverse_sum_lo[0] = whole.inverse_sum_lo[0]
-    tile.share_of_others[0] = whole.share_of_others[0]
-    tile.curvature[0] = whole.curvature[0]
-    tile.curvature_at_end[0] = whole.curvature_at_end[0]
-    tile.target[0] = whole.target[0]
-    tile.target_result[0] = whole.target_result[0]
-    tile.center_hi[0] = whole.center_hi[0]
-    tile.center_lo[0] = whole.center_lo[0]
-    tile.last[0] = whole.last[0]
-    tile.per_center[0] = whole.per_center[0]
+    # Of whichever function it is.
+    tile.of.loss.inverse_sum_hi[0] = whole.of.loss.inverse_sum_hi[0]
+    tile.of.loss.inverse_sum_lo[0] = whole.of.loss.inverse_sum_lo[0]
+    tile.of.loss.of_largest[0] = whole.of.loss.of_largest[0]
+    tile.of.loss.curvature[0] = whole.of.loss.curvature[0]
+    tile.of.loss.curvature_at_end[0] = whole.of.loss.curvature_at_end[0]
+    tile.of.loss.target[0] = whole.of.loss.target[0]
+    tile.of.loss.target_result[0] = whole.of.loss.target_result[0]
+    tile.of.divergence.center_hi[0] = whole.of.divergence.center_hi[0]
+    tile.of.divergence.center_lo[0] = whole.of.divergence.center_lo[0]
+    tile.of.divergence.last[0] = whole.of.divergence.last[0]
+    tile.of.divergence.per_center[0] = whole.of.divergence.per_center[0]
 
 
 cdef inline void scale_factor(double *hi, double *lo, DoubleDouble ratio) noexcept nogil:
@@ -1738,7 +1749,7 @@ cdef void scale_to_row(
     ratio = dd_mul[double](chunk.ratio, from_double(power_of_two(power)), 0)
     scale_factor(tile.factor_hi, tile.factor_lo, ratio)
     if has_hessian(job):
-        scale_factor(tile.inverse_sum_hi, tile.inverse_sum_lo, ratio)
+        scale_factor(tile.of.loss.inverse_sum_hi, tile.of.loss.inverse_sum_lo, ratio)
 
 
 cdef void prepare_divergence_of_chunk(
@@ -1823,16 +1834,16 @@ cdef void compute_long_row(
                 block.parts[0].places[COMPANION], plan.stride[COMPANION], plan.n, mask,
                 plan.stride[MASK], 0,
             )
-    whole.target_logit[0] = 0
-    if has_indices(job) and whole.target[0] >= 0:
-        target_logit = (<floating *> (logits + whole.target[0] * plan.stride[LOGITS]))[0]
-        if mask != NULL and not mask[whole.target[0] * plan.stride[MASK]]:
+    whole.of.loss.target_logit[0] = 0
+    if has_indices(job) and whole.of.loss.target[0] >= 0:
+        target_logit = (<floating *> (logits + whole.of.loss.target[0] * plan.stride[LOGITS]))[0]
+        if mask != NULL and not mask[whole.of.loss.target[0] * plan.stride[MASK]]:
             target_logit = -INFINITY
         if job.has_extremes:
             change_for_extreme(
-                &target_logit, 1, 1, whole.target[0], &all.maximum, all.temperature
+                &target_logit, 1, 1, whole.of.loss.target[0], &all.maximum, all.temperature
             )
-        whole.target_logit[0] = target_logit
+        whole.of.loss.target_logit[0] = target_logit
     share(<Work> sum_chunks[floating], &all, all.count, 1, plan.n, job.threads_of_row)
     combine_chunks[floating](&all, 0)
     if is_divergence(job):

@@ -221,11 +221,13 @@ cdef inline double grad_of_class(
     )
 
 
-cdef inline floating variance_of_class(floating p, floating share_of_others) noexcept nogil:
-    """p (1 - p). Only the largest probability is more than a half, and what it leaves to the others
-    is known to more digits than 1 - p."""
+cdef inline floating hessian_of_class(
+    floating p, floating curvature, floating of_largest
+) noexcept nogil:
+    """p (1 - p) times the curvature. Only the largest probability is more than a half; its own is
+    made of the share that it leaves to the others, which has more digits than 1 - p."""
     cdef floating one = 1
-    return p * (share_of_others if p > 0.5 else one - p)
+    return of_largest if p > 0.5 else p * (one - p) * curvature
 
 
 # Divergences: KL(p || q) of p_j = exp(t_j / T) / S_t and q_j = exp(z_j / T) / S_z. With any numbers

@@ -126,7 +126,7 @@ cdef inline void set_log_softmax(Tile *tile, floating type_tag) noexcept nogil:
 
 
 cdef inline void set_logsumexp(Tile *tile, bint is_tempered, floating type_tag) noexcept nogil:
-    """Where the maximum is not finite, it is the result."""
+    """Where the maximum over T is not finite, it is the result."""
     cdef Py_ssize_t r
     cdef DoubleDouble log_sum, largest
     for r in range(tile.padded):
@@ -136,8 +136,8 @@ cdef inline void set_logsumexp(Tile *tile, bint is_tempered, floating type_tag) 
             largest = quotient[floating](tile.maximum[r], tile.temperature[r], 0)
         log_sum = dd_add[floating](largest, log_sum, 0)
         tile.row_result[r] = log_sum.hi + log_sum.lo
-        if not is_finite(tile.maximum[r]):
-            tile.row_result[r] = tile.maximum[r]
+        if not is_finite(largest.hi):
+            tile.row_result[r] = largest.hi
 
 
 cdef inline bint set_weighted_logsumexp(
@@ -163,7 +163,7 @@ cdef inline bint set_weighted_logsumexp(
             total = dd_add[double](sums.weights, others, 0).hi
             total += dd_add[double](sums.weights, others, 0).lo
         sign = 1.0 if total > 0 else -1.0
-        smallest = in_type_of[floating](tile.largest_weight, 0)[r]
+        smallest = in_type_of[floating](tile.of.weighted_sum.largest_weight, 0)[r]
         if floating is float:
             smallest = terms * max(smallest * 2.0**-98, 2.0**-122)
         else:
@@ -172,7 +172,7 @@ cdef inline bint set_weighted_logsumexp(
         others = log_of_sum[floating](with_sign(sums.weights, sign), with_sign(others, sign), 0)
         others = dd_add[floating](from_double(tile.maximum[r]), others, 0)
         tile.row_result[r] = others.hi + others.lo
-        tile.row_sign[r] = sign if is_known else UNKNOWN_SIGN
+        tile.of.weighted_sum.row_sign[r] = sign if is_known else UNKNOWN_SIGN
         is_any_unknown |= (not is_known) & (r < tile.rows)
     return is_any_unknown
 
@@ -216,11 +216,11 @@ cdef inline void set_loss(
         others = sum_of_row(tile, r)
         if has_indices:
             coefficient = dd_mul[floating](
-                from_double(tile.share), from_double(tile.class_weight[r]), 0
+                from_double(tile.share), from_double(tile.of.loss.class_weight[r]), 0
             )
             sums = with_class[floating](
                 sums, coefficient,
-                tile.maximum[r], tile.target_logit[r], 0,
+                tile.maximum[r], tile.of.loss.target_logit[r], 0,
             )
         loss = weighted_sum[floating](
             sums, log_sum_from[floating](others, tile.residue[r], 0), tile.temperature[r], 0
@@ -238,10 +238,11 @@ cdef inline void set_loss(
             tile.factor_lo[r] = factor.lo
         if has_grad and has_indices:
             params = params_of[floating](tile, r, GENERAL, 0)
-            tile.target_result[r] = grad_of_class[floating](
-                others, inverse, exponential(<floating> tile.target_logit[r], &params, GENERAL),
-                tile.target_logit[r] == tile.maximum[r], sums.weights,
-                (tile.share + tile.offset) * tile.class_weight[r], scale, 0
+            tile.of.loss.target_result[r] = grad_of_class[floating](
+                others, inverse,
+                exponential(<floating> tile.of.loss.target_logit[r], &params, GENERAL),
+                tile.of.loss.target_logit[r] == tile.maximum[r], sums.weights,
+                (tile.share + tile.offset) * tile.of.loss.class_weight[r], scale, 0
             )
 
 
@@ -251,29 +252,36 @@ cdef inline void set_hessian(
     """Its diagonal, of a sum of losses, after what `set_loss` sets: then the scale is 1 / T times
     the row's weight. An extreme temperature is found in nothing else."""
     cdef Py_ssize_t r
-    cdef DoubleDouble others, inverse, weight
+    cdef DoubleDouble others, inverse, share, weight, of_largest
     cdef double scale, curvature
     for r in range(tile.padded):
         others = sum_of_row(tile, r)
         inverse = dd_reciprocal[floating](
             sum_of_exponentials[floating](others, tile.residue[r], 0), 0
         )
-        tile.inverse_sum_hi[r] = inverse.hi if is_finite(tile.maximum[r]) else NAN
-        tile.inverse_sum_lo[r] = inverse.lo
-        tile.share_of_others[r] = (others.hi + others.lo) * inverse.hi
-        weight.hi = tile.class_weight[r] if has_indices else tile.weights_hi[r]
+        tile.of.loss.inverse_sum_hi[r] = inverse.hi if is_finite(tile.maximum[r]) else NAN
+        tile.of.loss.inverse_sum_lo[r] = inverse.lo
+        share = dd_mul[floating](others, inverse, 0)
+        weight.hi = tile.of.loss.class_weight[r] if has_indices else tile.weights_hi[r]
         weight.lo = 0 if has_indices else tile.weights_lo[r]
         if has_extremes:
             scale = tile.scale[r] * tile.scale_at_end[r]
-            curvature = weight.hi * scale * (scale / tile.weight[r])
+            curvature = weight.hi * scale * (scale / tile.of.loss.weight[r])
             curvature = value_or_zero(curvature, weight.hi != 0)
         else:
             inverse = dd_reciprocal[floating](from_double(tile.temperature[r]), 0)
-            weight = dd_mul[floating](weight, from_double(tile.weight[r]), 0)
+            weight = dd_mul[floating](weight, from_double(tile.of.loss.weight[r]), 0)
             weight = dd_mul[floating](dd_mul[floating](weight, inverse, 0), inverse, 0)
             curvature = weight.hi + weight.lo
-        tile.curvature[r] = curvature
-        put_off_scale(tile.curvature + r, tile.curvature_at_end + r)
+        tile.of.loss.curvature[r] = curvature
+        put_off_scale(tile.of.loss.curvature + r, tile.of.loss.curvature_at_end + r)
+        of_largest = dd_add[floating](
+            from_double(1), dd_mul[floating](from_double(-1), share, 0), 0
+        )
+        of_largest = dd_mul[floating](
+            dd_mul[floating](of_largest, share, 0), from_double(tile.of.loss.curvature[r]), 0
+        )
+        tile.of.loss.of_largest[r] = of_largest.hi + of_largest.lo
 
 
 cdef struct Divergence:
@@ -310,16 +318,19 @@ cdef inline void set_lead(Tile *tile, Py_ssize_t r, double lead, floating type_t
     cdef DoubleDouble both = two_sum(center.hi, 0 if is_large else lead)
     cdef double hi = <floating> both.hi, rest = (both.hi - hi) + (both.lo + center.lo)
     cdef double lo = <floating> rest
-    tile.lead[r] = lead
-    in_type_of[floating](tile.center_hi, 0)[r] = <floating> hi
-    in_type_of[floating](tile.center_lo, 0)[r] = <floating> lo
-    in_type_of[floating](tile.last, 0)[r] = <floating> (lead if is_large else rest - lo)
+    tile.of.divergence.lead[r] = lead
+    in_type_of[floating](tile.of.divergence.center_hi, 0)[r] = <floating> hi
+    in_type_of[floating](tile.of.divergence.center_lo, 0)[r] = <floating> lo
+    in_type_of[floating](tile.of.divergence.last, 0)[r] = <floating> (
+        lead if is_large else rest - lo
+    )
 
 
 cdef inline void correct_lead(
     Tile *tile, Py_ssize_t r, double correction, floating type_tag
 ) noexcept nogil:
-    set_lead[floating](tile, r, tile.lead[r] + 0.5 * tile.temperature[r] * correction, 0)
+    cdef double half = 0.5 * tile.temperature[r] * correction
+    set_lead[floating](tile, r, tile.of.divergence.lead[r] + half, 0)
 
 
 cdef inline void set_center(Tile *tile, floating type_tag) noexcept nogil:
@@ -337,8 +348,12 @@ cdef inline void set_center(Tile *tile, floating type_tag) noexcept nogil:
         log_sum.lo = log_sum.lo if difference > 0 else -log_sum.lo
         difference = log_sum.hi - (tile.residue[r] - target.residue[r]) + log_sum.lo
         set_lead[floating](tile, r, 0.5 * tile.temperature[r] * difference, 0)
-        in_type_of[floating](tile.per_center, 0)[r] = <floating> (2 / tile.temperature[r])
-        in_type_of[floating](tile.ratio, 0)[r] = <floating> (target.sum_hi[r] / tile.sum_hi[r])
+        in_type_of[floating](tile.of.divergence.per_center, 0)[r] = <floating> (
+            2 / tile.temperature[r]
+        )
+        in_type_of[floating](tile.of.divergence.ratio, 0)[r] = <floating> (
+            target.sum_hi[r] / tile.sum_hi[r]
+        )
 
 
 cdef inline bint correct_leads(Tile *tile, floating type_tag) noexcept nogil:

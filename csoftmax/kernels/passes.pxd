@@ -24,8 +24,8 @@ from csoftmax.kernels.arithmetic cimport (
 )
 from csoftmax.kernels.copies cimport kept_or_minus_infinity
 from csoftmax.kernels.formulas cimport (
-    coefficient, distance, divergence_grad, divergence_term, half_log_ratio, is_finite,
-    log_probability, product_difference, scaled, times_inverse, variance_of_class,
+    coefficient, distance, divergence_grad, divergence_term, half_log_ratio, hessian_of_class,
+    is_finite, log_probability, product_difference, scaled, times_inverse,
 )
 from csoftmax.kernels.lanes cimport (
     FLOAT_LANES, LANE_BYTES, START_OF_SUM, LaneSums, add, add_product, add_term, clear, finished,
@@ -89,6 +89,42 @@ cdef struct View:
     Py_ssize_t class_step
 
 
+cdef struct LossFields:
+    double weight[ROW_SLOTS]
+    double class_weight[ROW_SLOTS]    # of the target
+    double target_logit[ROW_SLOTS]
+    double target_result[ROW_SLOTS]   # takes the place of the target's number
+    int64_t target[ROW_SLOTS]         # a class; -1 where the row doesn't count
+    # Of a Hessian's diagonal.
+    double inverse_sum_hi[ROW_SLOTS]
+    double inverse_sum_lo[ROW_SLOTS]
+    double curvature[ROW_SLOTS]           # by which p (1 - p) is multiplied
+    double of_largest[ROW_SLOTS]          # what that is where p is the largest
+    double curvature_at_end[ROW_SLOTS]    # the same where it is beyond a float; else 1
+
+
+cdef struct DivergenceFields:
+    # See formulas.pxd; all but the lead are in the type of the numbers.
+    double lead[ROW_SLOTS]
+    double center_hi[ROW_SLOTS]
+    double center_lo[ROW_SLOTS]
+    double last[ROW_SLOTS]
+    double per_center[ROW_SLOTS]
+    double ratio[ROW_SLOTS]           # of an exponential's share of its row to one of the target's
+
+
+cdef struct WeightedSumFields:
+    double row_sign[ROW_SLOTS]
+    double largest_weight[ROW_SLOTS]  # in the type of the numbers
+
+
+cdef union FieldsOf:
+    # A tile is on the stack, of which threads may have 128 KiB.
+    LossFields loss
+    DivergenceFields divergence
+    WeightedSumFields weighted_sum
+
+
 cdef struct Tile:
     Py_ssize_t rows
     Py_ssize_t padded         # rows up to whole vectors of doubles, or up to whole lanes
@@ -130,26 +166,7 @@ cdef struct Tile:
     double scale[ROW_SLOTS]           # of the gradient
     double scale_at_end[ROW_SLOTS]    # the same where it is beyond a float; else 1
     double row_result[ROW_SLOTS]
-    double weight[ROW_SLOTS]          # of a loss
-    double row_sign[ROW_SLOTS]
-    double lead[ROW_SLOTS]            # of a divergence, see formulas.pxd
-    # In the type of the numbers.
-    double largest_weight[ROW_SLOTS]
-    double center_hi[ROW_SLOTS]
-    double center_lo[ROW_SLOTS]
-    double last[ROW_SLOTS]
-    double per_center[ROW_SLOTS]
-    double ratio[ROW_SLOTS]           # of an exponential's share of its row to one of the target's
-    double class_weight[ROW_SLOTS]    # of the target
-    double target_logit[ROW_SLOTS]
-    double target_result[ROW_SLOTS]   # takes the place of the target's number
-    int64_t target[ROW_SLOTS]         # a class; -1 where the row doesn't count
-    # Of a Hessian's diagonal.
-    double inverse_sum_hi[ROW_SLOTS]
-    double inverse_sum_lo[ROW_SLOTS]
-    double share_of_others[ROW_SLOTS]     # 1 less the largest probability
-    double curvature[ROW_SLOTS]           # by which p (1 - p) is multiplied
-    double curvature_at_end[ROW_SLOTS]    # the same where it is beyond a float; else 1
+    FieldsOf of                       # the function that is computed
 
 
 cdef inline Py_ssize_t lanes_of(floating type_tag) noexcept nogil:
@@ -481,8 +498,9 @@ cdef inline floating half_log_ratio_of_row(
     const Tile *tile, floating z, floating t, Py_ssize_t r
 ) noexcept nogil:
     return half_log_ratio(
-        z, t, in_type_of[floating](tile.center_hi, 0)[r],
-        in_type_of[floating](tile.center_lo, 0)[r], in_type_of[floating](tile.last, 0)[r],
+        z, t, in_type_of[floating](tile.of.divergence.center_hi, 0)[r],
+        in_type_of[floating](tile.of.divergence.center_lo, 0)[r],
+        in_type_of[floating](tile.of.divergence.last, 0)[r],
     )
 
 
@@ -515,13 +533,14 @@ cdef inline void weigh_lane(
         e = value_or_zero(e, counts)
         target_e = value_or_zero(target_e, counts)
         half_d = half_log_ratio_of_row(tile, x, companion, r)
-        per_center = in_type_of[floating](tile.per_center, 0)[r]
+        per_center = in_type_of[floating](tile.of.divergence.per_center, 0)[r]
         # In this order: d alone may be too large.
         product = target_e * value_or_zero(half_d, target_e != 0) * per_center
         add_term[floating](
             weights_hi, weights_lo,
             divergence_term(
-                target_e, e, half_d * per_center, product, in_type_of[floating](tile.ratio, 0)[r]
+                target_e, e, half_d * per_center, product,
+                in_type_of[floating](tile.of.divergence.ratio, 0)[r],
             ), 0,
         )
         add_term[floating](sums_hi, sums_lo, product, 0)
@@ -759,7 +778,7 @@ cdef inline void sum_weighted(
     cdef LaneSums sums, of_largest
     cdef DoubleDouble sum
     cdef floating largest_weight[FLOAT_LANES]
-    cdef floating *largest_weights = in_type_of[floating](tile.largest_weight, 0)
+    cdef floating *largest_weights = in_type_of[floating](tile.of.weighted_sum.largest_weight, 0)
     cdef const floating *x
     cdef const floating *weights
     if layout == COLUMNS:
@@ -849,8 +868,8 @@ cdef inline floating value_of_lane(
 ) noexcept nogil:
     """`hi` and `lo` are the factor of the exponentials, the maximum and the logarithm of the sum,
     or the sum of a vector-Jacobian product; `other_hi` and `other_lo` share and offset, both times
-    the scale, or the curvature and the share of the others, or 1 / T, or the factor of the target's
-    exponentials."""
+    the scale, or the curvature and what it makes of the largest p, or 1 / T, or the factor of the
+    target's exponentials."""
     if values == PROBABILITIES:
         return scaled(e[k], hi, lo)
     if values == LOG_PROBABILITIES:
@@ -863,12 +882,12 @@ cdef inline floating value_of_lane(
     if values == GRADS_OF_OFFSETS:
         return multiply_add(-class_weights[i], other_lo, scaled(e[k], hi, lo))
     if values == HESSIANS:
-        return variance_of_class(scaled(e[k], hi, lo), other_lo) * other_hi
+        return hessian_of_class(scaled(e[k], hi, lo), other_hi, other_lo)
     if values == DIVERGENCE_GRADS:
         return divergence_grad(
             scaled(target_e[k], other_hi, other_lo), scaled(e[k], hi, lo),
             half_log_ratio_of_row(tile, x[k], companion[k], r)
-            * in_type_of[floating](tile.per_center, 0)[r],
+            * in_type_of[floating](tile.of.divergence.per_center, 0)[r],
         )
     hi = product_difference(x[k], companion[k], hi, lo, of_zero, values == LOG_SOFTMAX_VJPS)
     return hi if kind == PLAIN else times_inverse(hi, other_hi, other_lo)
@@ -921,12 +940,13 @@ cdef inline void write(
             hi[r] = <floating> tile.maximum[r]
             lo[r] = <floating> tile.log_sum[r]
         elif values == HESSIANS:
-            hi[r] = <floating> tile.inverse_sum_hi[r]
+            hi[r] = <floating> tile.of.loss.inverse_sum_hi[r]
             lo[r] = <floating> (
-                tile.inverse_sum_hi[r] - hi[r] if floating is float else tile.inverse_sum_lo[r]
+                tile.of.loss.inverse_sum_hi[r] - hi[r] if floating is float
+                else tile.of.loss.inverse_sum_lo[r]
             )
-            other_hi[r] = <floating> tile.curvature[r]
-            other_lo[r] = <floating> tile.share_of_others[r]
+            other_hi[r] = <floating> tile.of.loss.curvature[r]
+            other_lo[r] = <floating> tile.of.loss.of_largest[r]
         else:
             hi[r] = <floating> tile.factor_hi[r]
             lo[r] = <floating> (
