@@ -121,7 +121,8 @@ def signs() -> None:
     assert_type(of_double, tuple[NDArray[np.float64] | Any, NDArray[np.float64] | Any])
     of_single = cs.logsumexp(SINGLE, axis=None, b=-1, return_sign=True)
     assert_type(of_single, tuple[NDArray[np.float32] | Any, NDArray[np.float32] | Any])
-    rounded = cs.logsumexp(DOUBLE, b=DOUBLE, return_sign=True, out=SINGLE[0].copy())
+    out: NDArray[np.float32] = np.empty(3, np.float32)
+    rounded = cs.logsumexp(DOUBLE, b=DOUBLE, return_sign=True, out=out)
     assert_type(rounded, tuple[NDArray[np.float32], NDArray[Any] | Any])
 
 

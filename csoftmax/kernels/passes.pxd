@@ -775,6 +775,9 @@ cdef inline void sum_weighted(
     cdef Py_ssize_t step = step_of[floating](&tile.logits, layout, 0)
     cdef Py_ssize_t weight_step = step_of[floating](&tile.companion, layout, 0)
     cdef Py_ssize_t last = tile.classes - LANES, ahead = tile.ahead, first = 0, end, block, v, r, k
+    # No pass has read the weights before. A tile of columns may be as large as the cache, so there
+    # those of the next span are fetched.
+    cdef Py_ssize_t weights_ahead = ahead if layout == ROWS else span * weight_step
     cdef LaneSums sums, of_largest
     cdef DoubleDouble sum
     cdef floating largest_weight[FLOAT_LANES]
@@ -825,10 +828,10 @@ cdef inline void sum_weighted(
                         tile, block, x + 2 * step, weights + 2 * weight_step, step, weight_step,
                         &sums, &of_largest, largest_weight, layout, kind, has_gaps, False,
                     )
-                if ahead:    # no pass has read these weights before
+                if ahead:
                     for k in range(4):
                         prefetch(x + ahead + k * step)
-                        prefetch(weights + ahead + k * weight_step)
+                        prefetch(weights + weights_ahead + k * weight_step)
                 x += 4 * step
                 weights += 4 * weight_step
                 v += 4
@@ -839,7 +842,7 @@ cdef inline void sum_weighted(
                 )
                 if ahead:
                     prefetch(x + ahead)
-                    prefetch(weights + ahead)
+                    prefetch(weights + weights_ahead)
                 x += step
                 weights += weight_step
                 v += 1
