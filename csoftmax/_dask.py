@@ -539,7 +539,8 @@ def part_of_rows(x, temperature, where, *, function_of_rows, axes):
     with quiet():
         part = with_one_axis(x, axes).astype(np.float64)    # a copy, and the only one
         if where is not None:
-            np.copyto(part, -np.inf, where=~with_one_axis(as_mask(where, x), axes))
+            mask = np.broadcast_to(as_mask(where, x), x.shape)
+            np.copyto(part, -np.inf, where=~with_one_axis(mask, axes))
         maximum = part.max(axis=-1, initial=-np.inf)
         function_of_rows(part, temperature=temperature, out=part)
         largest = part.max(axis=-1, initial=-np.inf)
