@@ -464,3 +464,31 @@ def test_losses_of_one_row(reduction):
     assert loss.compute() == csoftmax.cross_entropy(logits, 0, reduction=reduction)
     loss = csoftmax.binary_cross_entropy(da.asarray(2.0), 1.0, reduction=reduction)
     assert loss.compute() == csoftmax.binary_cross_entropy(2.0, 1.0, reduction=reduction)
+
+
+@pytest.mark.parametrize("axis", [-1, 1, (0, 2), None])
+@pytest.mark.parametrize("keepdims", [False, True])
+def test_weighted_sums_of_rows_that_chunks_cut(axis, keepdims, dtype):
+    """Of each part a logarithm and a sign are brought together; NaN and infinities too."""
+    rng = np.random.default_rng(0)
+    x, b = rng.normal(size=(2, 4, 5, 6)).astype(dtype)
+    x[0, 0, 0], x[1, 1, 1], x[2, 2] = np.nan, np.inf, -np.inf
+    b[0, 0, 0], b[1, :2, 1], b[3, :, :3] = 0, -1, 0
+    keywords = {"axis": axis, "keepdims": keepdims, "return_sign": True}
+    where = rng.random((4, 1, 6)) < 0.7
+    for weights in (b, b[0, 0], -2, None):
+        for mask in (None, where):
+            expected = logsumexp(x, b=weights, where=mask, **keywords)
+            for chunks in ((2, 2, 4), (4, 5, 6)):
+                cut = da.from_array(x, chunks)
+                results = logsumexp(cut, b=weights, where=mask, **keywords)
+                for result, right in zip(results, expected, strict=True):
+                    assert (result.shape, result.dtype) == (right.shape, right.dtype)
+                    tolerance = 20 * np.finfo(dtype).eps
+                    np.testing.assert_allclose(result.compute(), right, tolerance, tolerance)
+                plain = logsumexp(cut, b=weights, where=mask, axis=axis, keepdims=keepdims)
+                right = np.where(expected[1] < 0, np.nan, expected[0])
+                np.testing.assert_allclose(plain.compute(), right, tolerance, tolerance)
+    lazy_b = da.from_array(b, (1, 5, 2))
+    result = logsumexp(x, b=lazy_b, **keywords)[1].compute()
+    np.testing.assert_array_equal(result, logsumexp(x, b=b, **keywords)[1])
