@@ -79,6 +79,8 @@ cdef enum:
     SPAN_OF_PAGES = 4
     PAGE_BYTES = 4096
     SLOTS = 3    # for copies: of logits, of companions, and of results or exponentials
+    # Of a long row whose exponentials, those of both sides, are kept for its gradient.
+    MOST_KEPT_BYTES = 1310720
     LOCAL_BYTES = 3 * 4096 + 64    # of copies on a thread's stack: a host's may have 128 KiB
 
 
@@ -126,6 +128,7 @@ cdef struct Job:
     npy_intp slots           # SLOTS, and one for a Hessian or the target's exponentials
     npy_intp tile_at         # of a divergence: after the slots, where the target's tile is
     npy_intp bytes_of_participant
+    bint keeps_row           # of a divergence: all exponentials of a long row, until its gradient
     npy_intp bytes_of_thread
     char *scratch            # of all threads, where that is more than a stack should hold
     int threads_of_row
@@ -1433,6 +1436,7 @@ cdef struct LongRow:
     npy_intp count
     Tile *whole
     char *copies             # of each thread
+    char *kept               # two slots for each chunk, or NULL
     LongRow *of_target       # of a divergence
 
 
@@ -1463,6 +1467,9 @@ cdef inline void start_chunk(
             <floating *> tile.logits.data, 1, count, start, &all.maximum, all.temperature
         )
     if is_divergence(job):
+        if job.keeps_row:
+            rows.kept.data = all.kept + 2 * c * job.slot_bytes
+            rows.kept_of_target.data = all.kept + (2 * c + 1) * job.slot_bytes
         start_target[floating](
             job, all.block, rows, 0, tile, <Tile *> (copies + job.tile_at), 0
         )
@@ -1755,14 +1762,15 @@ cdef void scale_to_row(
 cdef void prepare_divergence_of_chunk(
     const LongRow *all, npy_intp c, Tile *tile, floating type_tag
 ) noexcept nogil:
-    """The exponentials of both sides once more: there may be no room for those of a row."""
+    """The exponentials of both sides once more, unless there was room for those of a row."""
     cdef View result = tile.result
     tile.result = tile.kept
     tile.maximum[0] = all.chunks[c].maximum
     tile.of_target.maximum[0] = all.of_target.chunks[c].maximum
     tile.temperature[0] = all.whole.temperature[0]
-    sum_kept[floating](all.job, tile, 0)
-    sum_kept[floating](all.job, tile.of_target, 0)
+    if not all.job.keeps_row:
+        sum_kept[floating](all.job, tile, 0)
+        sum_kept[floating](all.job, tile.of_target, 0)
     set_row_of_chunk[floating](all.whole, tile, 0)
     set_row_of_chunk[floating](all.of_target.whole, tile.of_target, 0)
     scale_to_row[floating](all.job, all.chunks + c, tile, 0)
@@ -1829,6 +1837,7 @@ cdef void compute_long_row(
         gather_operands[floating](job, block, 0, of_target.whole, 0)
         whole.of_target = of_target.whole
         all.of_target = &of_target
+        all.kept = aligned(<char *> (of_target.chunks + all.count))
         if job.has_extremes:
             of_target.maximum = maximum_of[floating](
                 block.parts[0].places[COMPANION], plan.stride[COMPANION], plan.n, mask,
@@ -2011,6 +2020,12 @@ cdef void share_rows(Job *job, floating type_tag) noexcept nogil:
         job.bytes_of_thread += (sizeof(Tile) + chunks * sizeof(Chunk)) * (
             2 if is_divergence(job) else 1
         )
+    job.keeps_row = (
+        job.values == DIVERGENCE_GRADS and chunks > 1
+        and 2 * chunks * job.slot_bytes <= MOST_KEPT_BYTES
+    )
+    if job.keeps_row:
+        job.bytes_of_thread += 2 * chunks * job.slot_bytes + LANE_BYTES
     job.scratch = NULL
     if job.bytes_of_thread > LOCAL_BYTES - LANE_BYTES:
         job.scratch = <char *> scratch_memory(threads * job.bytes_of_thread)

@@ -308,13 +308,12 @@ cdef inline Divergence divergence_of_row(const Tile *tile, Py_ssize_t r) noexcep
 
 
 cdef inline void set_lead(Tile *tile, Py_ssize_t r, double lead, floating type_tag) noexcept nogil:
-    """Taken off with the center, as three numbers of the type; unless that is so large that nothing
-    of the lead would be left: then what it is taken off is exact."""
+    """Taken off with the center, as three numbers of the type. Where the center is so much larger
+    that the lead would lose digits, it stays by itself: then what it is taken off is exact."""
     cdef Difference center = half_difference(
         <floating> tile.maximum[r], <floating> tile.of_target.maximum[r]
     )
-    cdef double large = 2.0**20 if floating is float else 2.0**49
-    cdef bint is_large = fabs(center.hi) >= large
+    cdef bint is_large = fabs(center.hi) >= 2.0**20 * fabs(lead)
     cdef DoubleDouble both = two_sum(center.hi, 0 if is_large else lead)
     cdef double hi = <floating> both.hi, rest = (both.hi - hi) + (both.lo + center.lo)
     cdef double lo = <floating> rest

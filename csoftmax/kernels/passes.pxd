@@ -543,7 +543,7 @@ cdef inline void weigh_lane(
                 in_type_of[floating](tile.of.divergence.ratio, 0)[r],
             ), 0,
         )
-        add_term[floating](sums_hi, sums_lo, product, 0)
+        sums_hi[0] += product    # u is small whatever is lost here
     elif weighing == PROBABILITY_GRADS:
         x = value_or_zero(x, counts)
         companion = value_or_zero(companion, x != 0)
