@@ -22,7 +22,7 @@ def cases():
     ]  # fmt: skip
 
 
-OF_OUTS_SHAPE = {"logits", "grad", "y", "log_y", "shares"}
+OF_OUTS_SHAPE = {"logits", "target_logits", "grad", "y", "log_y", "shares"}
 LIKE_OUT = [
     case for case in cases() if case.values[1] in OF_OUTS_SHAPE and case.values[0].out != "rows"
 ]

@@ -18,7 +18,7 @@ NO_NUMBERS = [
     np.longdouble, np.complex64, object, "U3", "M8[s]", "m8[s]", "V2", "V4",
     [("x", "f4")], [("x", "f4"), ("y", "f4")], *REFUSED,
 ]  # fmt: skip
-OF_NUMBERS = {"x", "logits", "log_probs", "grad", "y", "log_y"}
+OF_NUMBERS = {"x", "logits", "target_logits", "log_probs", "grad", "y", "log_y"}
 
 
 def last_wrong(values, wrong):
@@ -39,9 +39,9 @@ def wrong_numbers(parameter, function, shape):
         array = np.zeros(shape, dtype)
         yield {parameter: array}, TypeError, of_parameter + re.escape(str(array.dtype))
     x = np.ones(shape, np.float32)
-    if parameter == "grad":
+    if parameter in ("grad", "target_logits"):
         for other in (x[:, :1], x[0], x.T, np.float64(1)):
-            yield {"grad": other}, ValueError, mentioning("grad", other.shape, shape)
+            yield {parameter: other}, ValueError, mentioning(parameter, other.shape, shape)
     elif "vjp" in function.name:
         yield {parameter: x[None]}, ValueError, mentioning("grad", shape, (1, *shape))
     elif function.axes != "none":
@@ -99,8 +99,8 @@ def wrong_where(function, shape):
     if "target" in function.parameters:    # whose shape would be wrong, too
         return
     x = np.ones((1, n), np.float32)    # is not made larger
-    message = mentioning("where", shape, (1, n))
-    yield {function.parameters[0]: x, "where": np.ones(shape, bool)}, ValueError, message
+    given = dict.fromkeys({"x", "logits", "target_logits"} & {*function.parameters}, x)
+    yield given | {"where": np.ones(shape, bool)}, ValueError, mentioning("where", shape, (1, n))
 
 
 def wrong_b(function, shape):
@@ -319,7 +319,7 @@ def test_reductions_that_are_equal_to_a_name(reduction):
     x, name = np.ones((3, 4)), "".join(reduction)
     for function, target in (
         (csoftmax.cross_entropy, [0, 1, 2]), (csoftmax.nll_loss, [0, 1, 2]),
-        (csoftmax.binary_cross_entropy, x),
+        (csoftmax.binary_cross_entropy, x), (csoftmax.kl_divergence, x),
     ):  # fmt: skip
         result, expected = (function(x, target, reduction=one) for one in (reduction, name))
         np.testing.assert_array_equal(result, expected)

@@ -31,6 +31,9 @@ def is_too_large(call, n):
     return call.name == "softmax_jacobian" and n > 129
 
 
+SIDE_BY_SIDE = {"logits", "target_logits", "grad", "y", "log_y", "shares"}
+
+
 @each_layout
 @pytest.mark.parametrize("name", [name for name, call in CALLS.items() if call.takes_axis])
 def test_rows_do_not_notice_one_another(name, layout, dtype):
@@ -42,7 +45,7 @@ def test_rows_do_not_notice_one_another(name, layout, dtype):
         x = rows(normal, 36, n, dtype)
         operands = operands_of_rows(call.operands, x, TEMPERATURES)
         expected = results_of_rows(call, operands, layout)
-        for key in operands.keys() & {"logits", "grad", "y", "log_y", "shares"}:
+        for key in operands.keys() & SIDE_BY_SIDE:
             bad = operands[key].copy()
             bad[1::3] = special_rows(n, dtype)[1::2]
             results = results_of_rows(call, operands | {key: bad}, layout)

@@ -56,7 +56,7 @@ def test_axes(name, axis, dtype, build, limits):
 
 
 # What decides the type of the computation.
-DECIDING = {"logits", "grad", "y", "log_y", "b"}
+DECIDING = {"logits", "target_logits", "grad", "y", "log_y", "b"}
 TYPES = [
     "float16", "bfloat16", "bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64",
     "uint64", ">f2", ">f4", ">f8", ">i2", ">u8",
