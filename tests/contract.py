@@ -769,6 +769,8 @@ class Divergences:
 
     def __init__(self, z, t, temperature, where, computed):
         self.computed, self.n = computed, z.shape[1]
+        # Terms are summed before they are normalized, and none is more than sqrt(2) units.
+        self.largest = MAX[computed] / (2 * self.n)
         self.rows, target = Exact(z, temperature, where), Exact(t, temperature, where)
         self.where, self.temperature = where, self.rows.temperature
         self.nothing = ~where.any(-1)
@@ -815,7 +817,7 @@ class Divergences:
         values, right, least = (one[self.defined] for one in (values, self.right, self.least))
         is_sure = self.is_sure[self.defined]
         require(values >= 0, "no divergence is negative")
-        largest = MAX[self.computed] / self.n    # terms are summed before they are normalized
+        largest = self.largest
         require(values[is_sure & (right > largest)] >= 0.999 * largest, "beyond the range")
         # Of rows that are equal but for a constant, or for a class of hardly any probability.
         smallest = EPS[self.computed] ** 3
@@ -839,8 +841,8 @@ class Divergences:
         require(value >= 0, "no divergence is negative")
         if not self.is_sure[~self.nothing].all():
             return
-        if (right > MAX[self.computed] / self.n).any():
-            least = 0.999 * MAX[self.computed] / self.n / divisor
+        if (right > self.largest).any():
+            least = 0.999 * self.largest / divisor
             require(value >= least, "a divergence beyond the range")
         elif right.sum() > 1e3 * len(right) * EPS[self.computed] ** 3:
             limit = self.limit(result) + error_of_sum(max(len(right), 1), self.computed)
