@@ -1124,8 +1124,10 @@ cdef void finish_tile(
         set_loss[floating](tile, False, True, 0)
     else:
         set_loss[floating](tile, False, False, 0)
-    if has_hessian(job):
-        set_hessian[floating](tile, has_indices(job), job.has_extremes, 0)
+    if has_hessian(job) and job.has_extremes:
+        set_hessian[floating](tile, has_indices(job), True, 0)
+    elif has_hessian(job):
+        set_hessian[floating](tile, has_indices(job), False, 0)
 
 
 cdef inline void write_in(
@@ -1225,13 +1227,22 @@ cdef inline double scale_at_end_of(const Job *job, const Tile *tile, Py_ssize_t 
     return tile.scale_at_end[r] if job.operation.has_grad or is_vjp(job) else 1
 
 
-cdef inline bint is_to_mend(const Job *job, const Tile *tile, Py_ssize_t r) noexcept nogil:
-    cdef bint is_scaled = scale_at_end_of(job, tile, r) != 1
+cdef inline bint is_any_to_mend(const Job *job, const Tile *tile) noexcept nogil:
+    """In loops of their own, which become vector code."""
+    cdef bint is_any = False
+    cdef Py_ssize_t r
+    for r in range(tile.rows):
+        is_any |= has_nan_results(job, tile, r)
+    if job.operation.has_grad or is_vjp(job):
+        for r in range(tile.rows):
+            is_any |= tile.scale_at_end[r] != 1
     if has_hessian(job):
-        is_scaled |= tile.of.loss.curvature_at_end[r] != 1
-    if is_loss(job) and tile.of.loss.target[r] < 0:
-        return True
-    return is_scaled or has_nan_results(job, tile, r)
+        for r in range(tile.rows):
+            is_any |= tile.of.loss.curvature_at_end[r] != 1
+    if is_loss(job):
+        for r in range(tile.rows):
+            is_any |= tile.of.loss.target[r] < 0
+    return is_any
 
 
 cdef void mend_rows(
@@ -1242,12 +1253,11 @@ cdef void mend_rows(
     cdef const Part *part
     cdef const char *mask = NULL
     cdef npy_intp p, r, k, mask_stride = job.plan.stride[MASK]
-    cdef bint is_any_to_mend = False
+    cdef bint is_any
     if job.values == NO_VALUES:
         return
-    for r in range(tile.rows):
-        is_any_to_mend |= is_to_mend(job, tile, r)
-    for p in range(block.count if is_any_to_mend else 0):
+    is_any = is_any_to_mend(job, tile)
+    for p in range(block.count if is_any else 0):
         part = block.parts + p
         for k in range(max(begin, part.first), min(begin + tile.rows, part.first + part.rows)):
             r = k - begin
@@ -1264,7 +1274,7 @@ cdef void mend_rows(
                 )
     if has_indices(job):    # with a gradient, else there are no values
         for r in range(tile.rows):
-            if not has_nan_results(job, tile, r):
+            if not (is_any and has_nan_results(job, tile, r)):
                 write_target[floating](tile, r, first, 0)
 
 
