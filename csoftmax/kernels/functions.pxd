@@ -197,10 +197,14 @@ cdef inline void set_entropy(Tile *tile, floating type_tag) noexcept nogil:
         tile.row_result[r] = entropy if is_finite(tile.maximum[r]) else NAN
 
 
-cdef inline void put_off_scale(double *scale, double *scale_at_end) noexcept nogil:
-    """One that is beyond a float is multiplied by when all else is done."""
-    scale_at_end[0] = scale[0] if fabs(scale[0]) >= LARGEST_SCALE else 1.0
-    scale[0] = 1.0 if fabs(scale[0]) >= LARGEST_SCALE else scale[0]
+# A scale that is beyond a float is multiplied by when all else is done.
+
+cdef inline double scale_now(double scale) noexcept nogil:
+    return 1.0 if fabs(scale) >= LARGEST_SCALE else scale
+
+
+cdef inline double scale_later(double scale) noexcept nogil:
+    return scale if fabs(scale) >= LARGEST_SCALE else 1.0
 
 
 cdef inline void set_loss(
@@ -228,12 +232,13 @@ cdef inline void set_loss(
         tile.row_result[r] = loss if is_finite(tile.maximum[r]) else NAN
         if has_grad:
             scale = tile.scale[r]
-            put_off_scale(tile.scale + r, tile.scale_at_end + r)
+            tile.scale[r] = scale_now(scale)
+            tile.scale_at_end[r] = scale_later(scale)
             inverse = dd_reciprocal[floating](
                 sum_of_exponentials[floating](others, tile.residue[r], 0), 0
             )
             factor = dd_mul[floating](inverse, sums.weights, 0)
-            factor = dd_mul[floating](factor, from_double(tile.scale[r]), 0)
+            factor = dd_mul[floating](factor, from_double(scale_now(scale)), 0)
             tile.factor_hi[r] = factor.hi if is_finite(tile.maximum[r]) else NAN
             tile.factor_lo[r] = factor.lo
         if has_grad and has_indices:
@@ -273,8 +278,8 @@ cdef inline void set_hessian(
             weight = dd_mul[floating](weight, from_double(tile.of.loss.weight[r]), 0)
             weight = dd_mul[floating](dd_mul[floating](weight, inverse, 0), inverse, 0)
             curvature = weight.hi + weight.lo
-        tile.of.loss.curvature[r] = curvature
-        put_off_scale(tile.of.loss.curvature + r, tile.of.loss.curvature_at_end + r)
+        tile.of.loss.curvature[r] = scale_now(curvature)
+        tile.of.loss.curvature_at_end[r] = scale_later(curvature)
         of_largest = dd_add[floating](
             from_double(1), dd_mul[floating](from_double(-1), share, 0), 0
         )
@@ -373,6 +378,7 @@ cdef inline void set_divergence(Tile *tile, bint has_grad, floating type_tag) no
     cdef Tile *target = tile.of_target
     cdef Divergence divergence
     cdef DoubleDouble factor
+    cdef double scale
     cdef bint is_one
     cdef Py_ssize_t r
     for r in range(tile.padded):
@@ -382,13 +388,15 @@ cdef inline void set_divergence(Tile *tile, bint has_grad, floating type_tag) no
         tile.row_result[r] = divergence.value if is_one else NAN
         if has_grad:
             correct_lead[floating](tile, r, divergence.correction, 0)
-            put_off_scale(tile.scale + r, tile.scale_at_end + r)
+            scale = tile.scale[r]
+            tile.scale[r] = scale_now(scale)
+            tile.scale_at_end[r] = scale_later(scale)
             factor = dd_reciprocal[floating](sum_of_row(tile, r), 0)
-            factor = dd_mul[floating](factor, from_double(tile.scale[r]), 0)
+            factor = dd_mul[floating](factor, from_double(scale_now(scale)), 0)
             tile.factor_hi[r] = factor.hi if is_one else NAN
             tile.factor_lo[r] = factor.lo
             factor = dd_reciprocal[floating](sum_of_row(target, r), 0)
-            factor = dd_mul[floating](factor, from_double(tile.scale[r]), 0)
+            factor = dd_mul[floating](factor, from_double(scale_now(scale)), 0)
             target.factor_hi[r] = factor.hi if is_one else NAN
             target.factor_lo[r] = factor.lo
 
