@@ -775,9 +775,9 @@ cdef inline void sum_weighted(
     cdef Py_ssize_t step = step_of[floating](&tile.logits, layout, 0)
     cdef Py_ssize_t weight_step = step_of[floating](&tile.companion, layout, 0)
     cdef Py_ssize_t last = tile.classes - LANES, ahead = tile.ahead, first = 0, end, block, v, r, k
-    # No pass has read the weights before. A tile of columns may be as large as the cache, so there
-    # those of the next span are fetched.
-    cdef Py_ssize_t weights_ahead = ahead if layout == ROWS else span * weight_step
+    # No pass has read the weights before. A tile of many classes in columns may be as large as the
+    # cache, so there those of the next span are fetched.
+    cdef Py_ssize_t weights_ahead = ahead if vectors <= span else span * weight_step
     cdef LaneSums sums, of_largest
     cdef DoubleDouble sum
     cdef floating largest_weight[FLOAT_LANES]
