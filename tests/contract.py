@@ -811,7 +811,7 @@ class Divergences:
 
     def limit(self, result):
         """In ULP; well within the contract's 1e-3."""
-        return (1e-5 if self.computed == F32 else 1e-12) / EPS[self.computed]
+        return result.limits[f"divergence, {self.computed}"] / EPS[self.computed]
 
     def hold_each(self, result, values):
         require(values[self.nothing] == 0, "the divergence of nothing")

@@ -35,6 +35,9 @@ def limits_of(build):
         "gradient": 4 if has_fma else 5,
         "gradient with temperature": 4 if has_fma else INF,
         "sigmoid": 3,
+        # Relative errors.
+        "divergence, float32": 1e-5 if has_fma else 1e-4,
+        "divergence, float64": 1e-12,
     }
 
 

@@ -46,9 +46,9 @@ CLOSE = {
 @pytest.mark.parametrize("apart", CLOSE)
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 @pytest.mark.parametrize("scale", [1e-3, 1, 20])
-def test_close_rows(scale, temperature, apart, dtype):
+def test_close_rows(scale, temperature, apart, dtype, limits):
     rng = np.random.default_rng([len(apart), int(scale)])
-    limit = 1e-5 if dtype == np.float32 else 1e-12
+    limit = limits[f"divergence, {dtype}"]
     long = chunk_of(dtype) + 300
     for n in (2, 3, 10, 17, 40, 130, *([long] if temperature == scale == 1 else [])):
         t = (scale * rng.normal(size=(3 if n < 1000 else 1, n))).astype(dtype)
@@ -72,7 +72,7 @@ def test_close_rows(scale, temperature, apart, dtype):
                 of_row = np.array([float(one / temperature) for one in difference])
                 # By a constant alone rows may differ, or where one class has nearly everything.
                 largest = max(np.abs(of_row).max(), last_digit)
-                assert np.abs(row - of_row).max() <= limit * largest
+                assert np.abs(row - of_row).max() <= 2 * limit * largest
 
 
 def test_equal_rows(dtype):
