@@ -14,7 +14,7 @@ from numpy cimport npy_intp
 
 from csoftmax.kernels.arithmetic cimport (
     GENERAL, LN2_HI_DOUBLE, LN2_LO_DOUBLE, LOG2_E, PLAIN, DoubleDouble, dd_add, dd_mul, exact_fma,
-    exp_dd, from_double, largest_unshifted, power_of_two, two_sum,
+    exp_dd, from_double, largest_unshifted, power_of_two, two_sum, value_or_zero,
 )
 from csoftmax.kernels.copies cimport FEW, copy_masked, copy_rows
 from csoftmax.kernels.formulas cimport (
@@ -605,9 +605,13 @@ cdef inline void gather_targets(
     cdef npy_intp stride = job.plan.strides[0][TARGET], i
     cdef const char *place = part.places[TARGET] + first * stride
     for i in range(last - first):
-        targets[i] = counted_target(job, place + i * stride) if has_indices(job) else 0
+        targets[i] = 0
         class_weights[i] = 1.0
-    if has_indices(job) and job.loss.class_weights != NULL:
+    if not has_indices(job):
+        return
+    for i in range(last - first):
+        targets[i] = counted_target(job, place + i * stride)
+    if job.loss.class_weights != NULL:
         for i in range(last - first):
             if targets[i] >= 0:
                 class_weights[i] = (<const floating *> job.loss.class_weights)[targets[i]]
@@ -704,13 +708,39 @@ cdef inline double result_of_nothing(const Job *job, const Tile *tile, npy_intp 
     return weights * INFINITY if is_loss(job) and weights != 0 else 0
 
 
-cdef inline double sign_of_row(const Job *job, double result, double sign) noexcept nogil:
-    """Of the sum whose logarithm this is."""
+cdef inline double sign_of_row(const Job *job, const Tile *tile, npy_intp r) noexcept nogil:
+    """Of the sum whose logarithm is the result."""
+    cdef double result = tile.row_result[r]
     if result != result:
         return NAN
     if result == -INFINITY:
         return 0
-    return sign if job.weighing == WEIGHTED_EXPONENTIALS else 1
+    return tile.of.weighted_sum.row_sign[r] if job.weighing == WEIGHTED_EXPONENTIALS else 1
+
+
+cdef inline void settle_results(
+    const Job *job, const Block *block, npy_intp begin, Tile *tile
+) noexcept nogil:
+    """Of rows that a mask leaves nothing of, that have weights or don't count, and the logarithms
+    of negative sums where no sign tells of them."""
+    cdef const Part *part
+    cdef npy_intp p, r
+    for p in range(block.count if is_masked(job) else 0):
+        part = block.parts + p
+        for r in range(max(begin, part.first), min(begin + tile.rows, part.first + part.rows)):
+            if tile.maximum[r - begin] == -INFINITY and (
+                is_all_masked(job, part, r - part.first)
+            ):
+                tile.row_result[r - begin] = result_of_nothing(job, tile, r - begin)
+    if is_loss(job):
+        for r in range(tile.rows):
+            tile.row_result[r] = value_or_zero(
+                tile.row_result[r] * tile.of.loss.weight[r], tile.of.loss.target[r] >= 0
+            )
+    if job.weighing == WEIGHTED_EXPONENTIALS and job.plan.data[SIGN] == NULL:
+        for r in range(tile.rows):
+            if sign_of_row(job, tile, r) < 0:
+                tile.row_result[r] = NAN
 
 
 cdef inline void scatter_results(
@@ -718,30 +748,23 @@ cdef inline void scatter_results(
 ) noexcept nogil:
     """NaN is one NaN: which one an operation keeps depends on the copy that was made of a loop."""
     cdef const Part *part
-    cdef double result, sign
+    cdef double result
     cdef npy_intp p, r, stride = job.plan.strides[0][ROW_RESULT]
     for p in range(block.count):
         part = block.parts + p
         for r in range(max(begin, part.first), min(begin + tile.rows, part.first + part.rows)):
             result = tile.row_result[r - begin]
-            if is_masked(job) and tile.maximum[r - begin] == -INFINITY:
-                if is_all_masked(job, part, r - part.first):
-                    result = result_of_nothing(job, tile, r - begin)
-            if is_loss(job):
-                result *= tile.of.loss.weight[r - begin]
-                if tile.of.loss.target[r - begin] < 0:
-                    result = 0
-            sign = sign_of_row(job, result, tile.of.weighted_sum.row_sign[r - begin])
-            if job.plan.data[SIGN] != NULL:
-                (<floating *> (
-                    part.places[SIGN] + (r - part.first) * job.plan.strides[0][SIGN]
-                ))[0] = <floating> sign
-            elif sign < 0:
-                result = NAN
             if result != result:
                 result = NAN
             (<floating *> (part.places[ROW_RESULT] + (r - part.first) * stride))[0] = (
                 <floating> result
+            )
+    stride = job.plan.strides[0][SIGN]
+    for p in range(block.count if job.plan.data[SIGN] != NULL else 0):
+        part = block.parts + p
+        for r in range(max(begin, part.first), min(begin + tile.rows, part.first + part.rows)):
+            (<floating *> (part.places[SIGN] + (r - part.first) * stride))[0] = (
+                <floating> sign_of_row(job, tile, r - begin)
             )
 
 
@@ -1410,6 +1433,7 @@ cdef void compute_rows(
         write_tile[floating](job, &tile, 0)
         mend_rows[floating](job, block, begin, &tile, 0, 0)
         if job.plan.data[ROW_RESULT] != NULL:
+            settle_results(job, block, begin, &tile)
             scatter_results[floating](job, block, begin, &tile, 0)
         begin += tile.rows
     has_gaps[0] = tile.has_gaps
@@ -1873,6 +1897,7 @@ cdef void compute_long_row(
             combine_divergences(&all)
     finish_tile[floating](job, block, 0, whole, 0)
     if plan.data[ROW_RESULT] != NULL:
+        settle_results(job, block, 0, whole)
         scatter_results[floating](job, block, 0, whole, 0)
     if job.values != NO_VALUES:
         share(<Work> write_chunks[floating], &all, all.count, 1, plan.n, job.threads_of_row)
