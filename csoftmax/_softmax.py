@@ -377,7 +377,7 @@ def softmax_and_logsumexp(
     array([[0.979, 0.021],
            [0.342, 0.658]])
     >>> log_likelihoods.sum().round(3)
-    np.float64(-3.628)
+    np.float64(-3.583)
     """
     both = kernels.softmax_and_logsumexp(x, axis, temperature, where, keepdims, out)
     if both is not None:
