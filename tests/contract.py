@@ -94,7 +94,7 @@ class Result:
     def limit(self, name, tempered=False):
         """In ULP; where the contract promises nothing, a loose one."""
         if tempered:
-            name = {"softmax": "softmax", "gradient": "gradient"}.get(name, "log")
+            name = name if name in ("softmax", "gradient", "Hessian") else "log"
             name += " with temperature"
         limit = self.limits[name]
         return LOOSE / EPS[self.computed] if limit == INF else limit
@@ -656,7 +656,7 @@ class Losses:
         kept = (defined & ~rows.is_choice)[:, None] & (np.abs(scaled) <= MAX[self.dtype])
         smallest = np.minimum(np.abs(right), np.abs(scaled)) / np.maximum(np.abs(weights), 1)
         kept &= well_above_underflow(smallest * np.abs(weights).clip(max=1), self.n, self.dtype)
-        limit = result.limit("gradient", self.tempered)
+        limit = result.limit("Hessian", self.tempered)
         result.hold(hessian[kept], scaled[kept], limit, None, "Hessian")
 
 

@@ -34,6 +34,9 @@ def limits_of(build):
         "log with temperature": 4 if has_fma else INF,
         "gradient": 4 if has_fma else 5,
         "gradient with temperature": 4 if has_fma else INF,
+        # A probability's error, and half an ULP for each of four roundings.
+        "Hessian": 5 if has_fma else 6,
+        "Hessian with temperature": 6 if has_fma else INF,
         "sigmoid": 3,
         # Relative errors.
         "divergence, float32": 1e-5 if has_fma else 1e-4,
