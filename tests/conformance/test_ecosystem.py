@@ -117,6 +117,12 @@ def test_what_is_missing_is_nan(column):
     np.testing.assert_array_equal(csoftmax.sigmoid(column), [csoftmax.sigmoid(1.0), np.nan])
 
 
+def test_bfloat16_of_jax():
+    x = jax.numpy.arange(3, dtype=jax.numpy.bfloat16)
+    right = csoftmax.softmax(np.arange(3, dtype=np.float32))
+    np.testing.assert_array_equal(csoftmax.softmax(x), right)
+
+
 @pytest.mark.parametrize(
     ("x", "error", "message"),
     [
@@ -126,7 +132,7 @@ def test_what_is_missing_is_nan(column):
         (torch.ones(3, dtype=torch.complex64), TypeError, "got complex64 from Tensor"),
         (torch.eye(3).to_sparse(), TypeError, r"Tensor\.to_dense\(\)"),
         (torch.empty(3, device="meta"), TypeError, "meta device"),
-        (jax.numpy.ones(3, jax.numpy.bfloat16), TypeError, "got bfloat16 from ArrayImpl"),
+        (jax.numpy.ones(3, jax.numpy.float8_e4m3fn), TypeError, "got float8_e4m3fn from ArrayImpl"),
         (pd.DataFrame({"a": [1.0], "b": ["x"]}), TypeError, "got object from DataFrame"),
         (pd.DataFrame(BASE, dtype="Float64"), TypeError, "got object from DataFrame"),
         (pd.Series(["a"], dtype="category"), TypeError, "got object from Series"),
@@ -136,7 +142,7 @@ def test_what_is_missing_is_nan(column):
     ],
     ids=[
         "torch, gradient", "torch, bfloat16", "torch, float8", "torch, complex", "torch, sparse",
-        "torch, meta", "jax, bfloat16", "pandas, text", "pandas, Float64", "pandas, categories",
+        "torch, meta", "jax, float8", "pandas, text", "pandas, Float64", "pandas, categories",
         "pandas, dates", "polars, text", "scipy, sparse",
     ],
 )  # fmt: skip
