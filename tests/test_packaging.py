@@ -40,9 +40,9 @@ def test_nothing_but_the_package_is_installed(installed):
     not csoftmax.show_config("dicts")["compiler"].startswith("GCC"),
     reason="other compilers' code is larger, with sanitizers many times",
 )
-def test_less_than_three_megabytes_are_installed(installed):
+def test_less_than_four_megabytes_are_installed(installed):
     files = [path for path in installed.files if path.suffix != ".pyc"]
-    assert sum(path.locate().stat().st_size for path in files) < 3_000_000
+    assert sum(path.locate().stat().st_size for path in files) < 4_000_000
 
 
 def test_modules_imported_beside_numpy():
