@@ -113,10 +113,10 @@ def test_out_of_another_type_is_rounded(name, out_dtype, dtype, build):
         results = call(operands, axis, out)
         assert results[-1] is out
         with np.errstate(all="ignore"):
-            np.testing.assert_array_equal(out, rounded_to(out_dtype, expected[-1]))
-        np.testing.assert_array_equal(
-            results[0], rounded_to(results[0].dtype, expected[0])
-        )
+            # As float64, for NaN of bfloat16 is not taken for one.
+            for result, right in ((out, expected[-1]), (results[0], expected[0])):
+                right = rounded_to(result.dtype, right).astype(F64)
+                np.testing.assert_array_equal(result.astype(F64), right)
 
 
 def test_python_numbers_and_scalars():
@@ -205,4 +205,4 @@ def test_numbers(name, build, dtype):
     if call.out:
         out = np.empty((), dtype)
         assert call(operands, None, out)[-1] is out
-        assert_same_results([out], expected, dtype)
+        assert_same_results([out], expected[-1:], dtype)

@@ -22,7 +22,7 @@ from csoftmax.kernels.formulas cimport (
     log_of_sum, sum_of_exponentials, with_sign,
 )
 from csoftmax.kernels.functions cimport (
-    UNKNOWN_SIGN, correct_leads, set_center, set_divergence, set_entropy, set_hessian,
+    UNKNOWN_SIGN, correct_leads, curvature_of, set_center, set_divergence, set_entropy, set_hessian,
     set_log_softmax, set_logsumexp, set_loss, set_softmax, set_vjp, set_weighted_logsumexp,
     smallest_others, sum_of_row, take_largest_out, use_sums_of_others, weighted_sums_of_row,
 )
@@ -1113,6 +1113,24 @@ cdef void sum_rows_apart(
                 )
 
 
+cdef void gather_curvatures(
+    const Job *job, const Block *block, npy_intp begin, Tile *tile, floating type_tag
+) noexcept nogil:
+    """From the temperatures that were given."""
+    cdef const Part *part
+    cdef double temperature
+    cdef npy_intp p, r
+    for p in range(block.count):
+        part = block.parts + p
+        for r in range(max(begin, part.first), min(begin + tile.rows, part.first + part.rows)):
+            temperature = (<double *> (
+                part.places[TEMPERATURE] + (r - part.first) * job.plan.strides[0][TEMPERATURE]
+            ))[0]
+            tile.of.loss.curvature[r - begin] = curvature_of[floating](
+                tile, r - begin, temperature, is_extreme(temperature), has_indices(job), 0
+            )
+
+
 cdef void finish_tile(
     const Job *job, const Block *block, npy_intp begin, Tile *tile, floating type_tag
 ) noexcept nogil:
@@ -1148,6 +1166,7 @@ cdef void finish_tile(
     else:
         set_loss[floating](tile, False, False, 0)
     if has_hessian(job) and job.has_extremes:
+        gather_curvatures[floating](job, block, begin, tile, 0)
         set_hessian[floating](tile, has_indices(job), True, 0)
     elif has_hessian(job):
         set_hessian[floating](tile, has_indices(job), False, 0)

@@ -251,14 +251,29 @@ cdef inline void set_loss(
             )
 
 
+cdef inline double curvature_of(
+    const Tile *tile, Py_ssize_t r, double temperature, bint is_extreme, bint has_indices,
+    floating type_tag
+) noexcept nogil:
+    """The sum of a loss's coefficients over T^2. At an extreme temperature it may be infinite."""
+    cdef DoubleDouble weight, inverse
+    weight.hi = tile.of.loss.class_weight[r] if has_indices else tile.weights_hi[r]
+    weight.lo = 0 if has_indices else tile.weights_lo[r]
+    weight = dd_mul[floating](weight, from_double(tile.of.loss.weight[r]), 0)
+    if is_extreme:
+        return value_or_zero(weight.hi / temperature / temperature, weight.hi != 0)
+    inverse = dd_reciprocal[floating](from_double(temperature), 0)
+    weight = dd_mul[floating](dd_mul[floating](weight, inverse, 0), inverse, 0)
+    return weight.hi + weight.lo
+
+
 cdef inline void set_hessian(
     Tile *tile, bint has_indices, bint has_extremes, floating type_tag
 ) noexcept nogil:
-    """Its diagonal, of a sum of losses, after what `set_loss` sets: then the scale is 1 / T times
-    the row's weight. An extreme temperature is found in nothing else."""
+    """Its diagonal. Where there are extreme temperatures, the curvatures are there already."""
     cdef Py_ssize_t r
-    cdef DoubleDouble others, inverse, share, weight, of_largest
-    cdef double scale, curvature
+    cdef DoubleDouble others, inverse, share, of_largest
+    cdef double curvature
     for r in range(tile.padded):
         others = sum_of_row(tile, r)
         inverse = dd_reciprocal[floating](
@@ -267,17 +282,12 @@ cdef inline void set_hessian(
         tile.of.loss.inverse_sum_hi[r] = inverse.hi if is_finite(tile.maximum[r]) else NAN
         tile.of.loss.inverse_sum_lo[r] = inverse.lo
         share = dd_mul[floating](others, inverse, 0)
-        weight.hi = tile.of.loss.class_weight[r] if has_indices else tile.weights_hi[r]
-        weight.lo = 0 if has_indices else tile.weights_lo[r]
         if has_extremes:
-            scale = tile.scale[r] * tile.scale_at_end[r]
-            curvature = weight.hi * scale * (scale / tile.of.loss.weight[r])
-            curvature = value_or_zero(curvature, weight.hi != 0)
+            curvature = tile.of.loss.curvature[r]
         else:
-            inverse = dd_reciprocal[floating](from_double(tile.temperature[r]), 0)
-            weight = dd_mul[floating](weight, from_double(tile.of.loss.weight[r]), 0)
-            weight = dd_mul[floating](dd_mul[floating](weight, inverse, 0), inverse, 0)
-            curvature = weight.hi + weight.lo
+            curvature = curvature_of[floating](
+                tile, r, tile.temperature[r], False, has_indices, 0
+            )
         tile.of.loss.curvature[r] = scale_now(curvature)
         tile.of.loss.curvature_at_end[r] = scale_later(curvature)
         of_largest = dd_add[floating](

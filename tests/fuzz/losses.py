@@ -108,7 +108,7 @@ def sample_weight(call, row_shape):
     elif call.chance(0.3):
         weight = some_weight(call, row_shape)
         if call.chance(0.2) and np.asarray(weight).dtype.kind in "if":
-            weight = -1 * weight
+            weight = -np.asarray(weight)
         call.keywords["sample_weight"] = weight
 
 
