@@ -446,7 +446,7 @@ cdef inline View loaded(
     return view
 
 
-cdef inline void load_operands(
+cdef void load_operands(
     const Job *job, const Block *block, npy_intp first, npy_intp classes, char *copies,
     Rows *rows, floating type_tag
 ) noexcept nogil:
@@ -485,7 +485,7 @@ cdef inline void fetch_next(const Job *job, const Block *block, const Rows *rows
             prefetch(rows.next_logits + i * LANE_BYTES)
 
 
-cdef inline void store_results(
+cdef void store_results(
     const Job *job, const Block *block, npy_intp first, npy_intp classes, const Rows *rows,
     floating type_tag
 ) noexcept nogil:
@@ -640,7 +640,7 @@ cdef inline void clear_weighted_sums(Tile *tile, npy_intp row) noexcept nogil:
     tile.distances_hi[row] = tile.distances_lo[row] = 0
 
 
-cdef inline void gather_operands(
+cdef void gather_operands(
     const Job *job, const Block *block, npy_intp begin, Tile *tile, floating type_tag
 ) noexcept nogil:
     """What belongs to the tile's rows beside their numbers."""
@@ -856,12 +856,10 @@ cdef void weigh_of(Tile *tile, Layout layout, Weighing weighing, floating type_t
 cdef inline void sum_weighted_in(
     Tile *tile, Layout layout, bint has_gaps, floating type_tag
 ) noexcept nogil:
-    if tile.kind == PLAIN and has_gaps:
-        sum_weighted[floating](tile, layout, PLAIN, True, 0)
+    if has_gaps:    # seldom, and the general kind gives the plain one's bits
+        sum_weighted[floating](tile, layout, GENERAL, True, 0)
     elif tile.kind == PLAIN:
         sum_weighted[floating](tile, layout, PLAIN, False, 0)
-    elif has_gaps:
-        sum_weighted[floating](tile, layout, GENERAL, True, 0)
     else:
         sum_weighted[floating](tile, layout, GENERAL, False, 0)
 
@@ -1403,7 +1401,7 @@ cdef inline npy_intp classes_kept(
     return min(job.plan.n, whole_lanes[floating](kept, 0))
 
 
-cdef inline void leave_out(
+cdef void leave_out(
     const Job *job, const Block *block, npy_intp first, floating type_tag
 ) noexcept nogil:
     """Classes from `first` on."""
