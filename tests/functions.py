@@ -165,7 +165,7 @@ def losses(name):
         (f"{name}, smoothing", indices, TEMPERED | WEIGHTED, SMOOTHED | NONE),
         (f"{name}, shares", shares, WEIGHTED, NONE),
         (f"{name}, shares, temperature", shares, TEMPERED),
-        (f"{name}, samples, mask", indices, OF_SAMPLES | MASKED, NONE),
+        (f"{name}, samples, mask", indices, WEIGHTED | OF_SAMPLES | MASKED, NONE),
         (f"{name}, shares, samples, mask", shares, OF_SAMPLES | MASKED),
     ]
 

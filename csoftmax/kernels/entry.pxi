@@ -60,6 +60,10 @@ cdef ndarray ONE_FLOAT = np.ones((), np.float32)
 cdef ndarray ONE_DOUBLE = np.ones((), np.float64)
 
 
+cdef enum:
+    CLASS_WEIGHTS = ROLES    # beside the roles, as rows have none of their own
+
+
 cdef struct Call:
     Plan plan
     Operation operation
@@ -68,7 +72,7 @@ cdef struct Call:
     Axes row_axes               # those of them that are not the classes'
     int type_number             # that is computed in
     bint is_refused             # Python has to look at an argument
-    PyObject *arrays[ROLES]     # that are read, but for what only the call sees
+    PyObject *arrays[ROLES + 1]    # that are read, but for what only the call sees
     double temperature          # where it is one number
     double label_smoothing
     int64_t least_target
@@ -407,7 +411,7 @@ cdef bint can_be_written(const Call *call, ndarray out) noexcept:
     cdef int role
     if not is_usable(out, call.type_number) or overlaps_itself(out):
         return False
-    for role in range(ROLES):
+    for role in range(ROLES + 1):
         if call.arrays[role] == NULL:
             continue
         x = <ndarray> call.arrays[role]
@@ -664,7 +668,7 @@ cdef object read_class_weights(Call *call, object weight):
     else:
         call.is_refused = True
         return None
-    call.arrays[WEIGHT] = <PyObject *> weights
+    call.arrays[CLASS_WEIGHTS] = <PyObject *> weights
     call.loss.class_weights = weights.data
     return weights
 
