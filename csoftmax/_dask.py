@@ -146,7 +146,6 @@ def sum_of_signed_parts(parts, *, axes, which, dtype_of_sum):
         return result.astype(dtype_of_sum)
 
 
-
 def entropy(logits, axis, temperature, where):
     logits = as_lazy_logits(logits, "logits")
     axes = normalized_axes(axis, logits.ndim)

@@ -1111,6 +1111,15 @@ cdef void sum_rows_apart(
                 )
 
 
+cdef inline double temperature_given(
+    const Job *job, const Part *part, npy_intp row
+) noexcept nogil:
+    """Where it is extreme, the tile has another one."""
+    return (<double *> (
+        part.places[TEMPERATURE] + row * job.plan.strides[0][TEMPERATURE]
+    ))[0]
+
+
 cdef void gather_curvatures(
     const Job *job, const Block *block, npy_intp begin, Tile *tile, floating type_tag
 ) noexcept nogil:
@@ -1121,9 +1130,7 @@ cdef void gather_curvatures(
     for p in range(block.count):
         part = block.parts + p
         for r in range(max(begin, part.first), min(begin + tile.rows, part.first + part.rows)):
-            temperature = (<double *> (
-                part.places[TEMPERATURE] + (r - part.first) * job.plan.strides[0][TEMPERATURE]
-            ))[0]
+            temperature = temperature_given(job, part, r - part.first)
             tile.of.loss.curvature[r - begin] = curvature_of[floating](
                 tile, r - begin, temperature, is_extreme(temperature), has_indices(job), 0
             )
@@ -1334,10 +1341,7 @@ cdef void change_rows_for_extremes(
             )
             change_for_extreme(
                 x, tile.logits.class_step, tile.classes, 0, &maximum,
-                (<double *> (
-                    part.places[TEMPERATURE]
-                    + (r - part.first) * job.plan.strides[0][TEMPERATURE]
-                ))[0],
+                temperature_given(job, part, r - part.first),
             )
 
 
@@ -1353,9 +1357,7 @@ cdef void add_given_maxima(
     for p in range(block.count):
         part = block.parts + p
         for r in range(max(begin, part.first), min(begin + tile.rows, part.first + part.rows)):
-            temperature = (<double *> (
-                part.places[TEMPERATURE] + (r - part.first) * plan.strides[0][TEMPERATURE]
-            ))[0]
+            temperature = temperature_given(job, part, r - part.first)
             if not is_extreme(temperature) or tile.maximum[r - begin] != 0:
                 continue
             if is_masked(job):

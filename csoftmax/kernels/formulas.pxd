@@ -22,7 +22,6 @@ from csoftmax.kernels.arithmetic cimport (
     exp_dd, exp_quotient, exponential, from_double, log_1p, log_1p_up_to_one, minus_log_1p,
     multiply_add, two_sum, value_or_zero,
 )
-from csoftmax.kernels.threads cimport share
 
 cdef extern from * nogil:
     """

@@ -151,7 +151,7 @@ cdef inline bint set_weighted_logsumexp(
     """
     cdef bint is_any_unknown = False, is_known
     cdef WeightedSums sums
-    cdef DoubleDouble others
+    cdef DoubleDouble others, sum
     cdef double total, sign, smallest
     cdef Py_ssize_t r
     for r in range(tile.padded):
@@ -160,8 +160,8 @@ cdef inline bint set_weighted_logsumexp(
         total = sums.weights.hi + others.hi
         if floating is double:
             others.lo = others.lo if is_finite(others.hi) else 0
-            total = dd_add[double](sums.weights, others, 0).hi
-            total += dd_add[double](sums.weights, others, 0).lo
+            sum = dd_add[double](sums.weights, others, 0)
+            total = sum.hi + sum.lo
         sign = 1.0 if total > 0 else -1.0
         smallest = in_type_of[floating](tile.of.weighted_sum.largest_weight, 0)[r]
         if floating is float:
@@ -290,9 +290,7 @@ cdef inline void set_hessian(
             )
         tile.of.loss.curvature[r] = scale_now(curvature)
         tile.of.loss.curvature_at_end[r] = scale_later(curvature)
-        of_largest = dd_add[floating](
-            from_double(1), dd_mul[floating](from_double(-1), share, 0), 0
-        )
+        of_largest = dd_add[floating](from_double(1), with_sign(share, -1), 0)
         of_largest = dd_mul[floating](
             dd_mul[floating](of_largest, share, 0), from_double(tile.of.loss.curvature[r]), 0
         )
