@@ -7,19 +7,20 @@ the sums of its chunks, whose bounds depend on its length alone.
 
 from cython cimport floating
 from cpython.mem cimport PyMem_RawFree
-from libc.math cimport INFINITY, NAN, fabs, floor, frexp, ldexp, rint
+from libc.math cimport INFINITY, NAN, fabs, floor, frexp, ldexp, log, rint
 from libc.stdint cimport int64_t
-from libc.string cimport memset
+from libc.string cimport memmove, memset
 from numpy cimport npy_intp
 
 from csoftmax.kernels.arithmetic cimport (
-    GENERAL, LN2_HI_DOUBLE, LN2_LO_DOUBLE, LOG2_E, PLAIN, DoubleDouble, dd_add, dd_mul, exact_fma,
-    exp_dd, from_double, largest_unshifted, power_of_two, two_sum, value_or_zero,
+    GENERAL, LN2_HI_DOUBLE, LN2_LO_DOUBLE, LOG2_E, PLAIN, DoubleDouble, ExpParams, Kind, dd_add,
+    dd_mul, exact_fma, exp_dd, exponential, from_double, largest_unshifted, power_of_two, two_sum,
+    value_or_zero,
 )
 from csoftmax.kernels.copies cimport FEW, copy_masked, copy_rows
 from csoftmax.kernels.formulas cimport (
     Difference, WeightedSums, excess_of_exp, from_higher, half_difference, is_finite, is_small,
-    log_of_sum, sum_of_exponentials, with_sign,
+    log_of_sum, log_probability, sum_of_exponentials, with_sign,
 )
 from csoftmax.kernels.functions cimport (
     UNKNOWN_SIGN, correct_leads, curvature_of, set_center, set_divergence, set_entropy, set_hessian,
@@ -32,14 +33,19 @@ from csoftmax.kernels.passes cimport (
     GRADS_OF_OFFSETS, HESSIANS, LOG_PROBABILITIES, LOG_PROBABILITY_GRADS, LOG_SOFTMAX_VJPS,
     MAX_ROWS, NOTHING_WEIGHED, NO_VALUES, OTHERS, OTHERS_KEPT, PROBABILITIES, PROBABILITY_GRADS,
     ROWS, SOFTMAX_VJPS, WEIGHTED_EXPONENTIALS, Layout, Tile, Values, View, Weighing,
-    find_maxima_of_columns, find_maxima_of_rows, in_type_of, lanes_of, prefetch, set_params,
+    find_maxima_of_columns, find_maxima_of_rows, in_type_of, lanes_of, params_of, prefetch, set_params,
     sum_exponentials, sum_weighted, weigh, write,
 )
 from csoftmax.kernels.plan cimport (
-    CLASS_LOSS, COMPANION, ENTROPY, HESSIAN, INDEX_LOSS, KL_DIVERGENCE, LOGITS, LOGSUMEXP,
-    LOG_SOFTMAX, LOG_SOFTMAX_VJP, MASK, NLL_LOSS, OF_CLASSES, RESULT, ROLES, ROW_RESULT, SIGN,
-    SOFTMAX, SOFTMAX_AND_LOGSUMEXP, SOFTMAX_VJP, TARGET, TARGETS_LOSS, TEMPERATURE, WEIGHT,
-    WEIGHTED_LOGSUMEXP, Function, Plan, locate,
+    CLASSES, CLASS_LOSS, COMPANION, ENTROPY, HESSIAN, INDEX_LOSS, KL_DIVERGENCE, LOGITS, LOGSUMEXP,
+    LOG_SOFTMAX, LOG_SOFTMAX_VJP, MASK, NLL_LOSS, OF_CLASSES, RESULT, ROLES, ROW_RESULT, SAMPLE,
+    SIGN, SOFTMAX, SOFTMAX_AND_LOGSUMEXP, SOFTMAX_VJP, TARGET, TARGETS_LOSS, TEMPERATURE,
+    TOP_LOG_PROBS, UNIFORMS, WEIGHT, WEIGHTED_LOGSUMEXP, Function, Plan, locate,
+)
+from csoftmax.kernels.selection cimport (
+    BLOCK, Candidates, Selection, accumulate, bound_of_groups, bytes_of_candidates, candidates_at,
+    copy_candidates, find_cut, find_maxima_of_groups, first_above, keep_up_to, maximum_of_groups,
+    number_of_key, place_in_block, set_groups, sort_keys, sum_blocks, sum_of,
 )
 from csoftmax.kernels.stops cimport NUMBERS_PER_SHARE, is_stopped, must_stop, scratch_memory
 from csoftmax.kernels.threads cimport Work, share, threads_for
@@ -110,6 +116,7 @@ cdef struct Job:
     const Operation *operation
     const Plan *plan
     const LossTerms *loss
+    const Selection *selection
     Path path
     Layout layout
     Values values
@@ -128,6 +135,7 @@ cdef struct Job:
     npy_intp slots           # SLOTS, and one for a Hessian or the target's exponentials
     npy_intp tile_at         # of a divergence: after the slots, where the target's tile is
     npy_intp bytes_of_participant
+    npy_intp candidates_at   # of a selection: after all participants' copies
     bint keeps_row           # of a divergence: all exponentials of a long row, until its gradient
     npy_intp bytes_of_thread
     char *scratch            # of all threads, where that is more than a stack should hold
@@ -198,6 +206,14 @@ cdef inline bint has_indices(const Job *job) noexcept nogil:
 cdef inline bint is_loss(const Job *job) noexcept nogil:
     """Of which rows may not count."""
     return has_indices(job) or job.operation.function == TARGETS_LOSS
+
+
+cdef inline bint is_selection(const Job *job) noexcept nogil:
+    return job.selection != NULL
+
+
+cdef inline bint is_sample(const Job *job) noexcept nogil:
+    return job.operation.function == SAMPLE
 
 
 cdef inline bint has_hessian(const Job *job) noexcept nogil:
@@ -458,6 +474,8 @@ cdef void load_operands(
     rows.companion = rows.logits
     if job.plan.data[COMPANION] != NULL:
         rows.companion = loaded[floating](job, block, COMPANION, 1, first, classes, copies, 0)
+    elif is_selection(job) and job.has_extremes:    # as they are given, in which order they are
+        rows.companion = loaded[floating](job, block, LOGITS, 1, first, classes, copies, 0)
     if job.values == NO_VALUES:
         rows.result = view_of_copy[floating](job, copies, 2, block.rows, classes, 0)
     elif lies_right(job, RESULT, sizeof(floating)):
@@ -1142,7 +1160,7 @@ cdef void finish_tile(
     cdef Function function = job.operation.function
     if function == SOFTMAX:
         set_softmax[floating](tile, False, 0)
-    elif function == LOG_SOFTMAX:
+    elif function == LOG_SOFTMAX or function == TOP_LOG_PROBS:
         set_log_softmax[floating](tile, 0)
     elif function == LOGSUMEXP:
         set_logsumexp[floating](tile, False, 0)
@@ -1389,8 +1407,8 @@ cdef inline npy_intp classes_kept(
     ends."""
     cdef npy_intp stride = job.plan.stride[MASK], kept = lanes_of[floating](0), p, r, i
     cdef const char *mask
-    if not is_masked(job) or job.layout == COLUMNS or is_loss(job):    # which weighs every class
-        return job.plan.n
+    if not is_masked(job) or job.layout == COLUMNS or is_loss(job) or is_selection(job):
+        return job.plan.n    # losses weigh every class, and any may be selected
     for p in range(block.count):
         for r in range(block.parts[p].rows):
             mask = block.parts[p].places[MASK] + r * job.plan.strides[0][MASK]
@@ -1447,11 +1465,17 @@ cdef void compute_rows(
                 change_rows_for_extremes[floating](job, block, begin, tile.of_target, 0)
         if has_indices(job):
             gather_target_logits[floating](job, &tile, 0)
-        sum_tile[floating](job, &tile, 0)
-        finish_tile[floating](job, block, begin, &tile, 0)
+        if is_sample(job):
+            find_maxima_of[floating](&tile, job.layout, 0)
+            set_params_of[floating](&tile, True, 0)
+        else:
+            sum_tile[floating](job, &tile, 0)
+            finish_tile[floating](job, block, begin, &tile, 0)
         write_tile[floating](job, &tile, 0)
         mend_rows[floating](job, block, begin, &tile, 0, 0)
-        if job.plan.data[ROW_RESULT] != NULL:
+        if is_selection(job):
+            select_in_rows[floating](job, block, begin, &tile, copies + job.candidates_at, 0)
+        elif job.plan.data[ROW_RESULT] != NULL:
             settle_results(job, block, begin, &tile)
             scatter_results[floating](job, block, begin, &tile, 0)
         begin += tile.rows
@@ -1477,6 +1501,11 @@ cdef struct Chunk:
     double b
     DoubleDouble ratio     # a unit of its exponentials is ratio 2^ratio_power of the whole row's
     double ratio_power
+    npy_intp candidates    # that were copied
+    bint has_nan
+
+
+cdef struct Selected
 
 
 cdef struct LongRow:
@@ -1491,6 +1520,7 @@ cdef struct LongRow:
     char *copies             # of each thread
     char *kept               # two slots for each chunk, or NULL
     LongRow *of_target       # of a divergence
+    Selected *selected
 
 
 cdef inline npy_intp chunk_length(floating type_tag) noexcept nogil:
@@ -1574,6 +1604,10 @@ cdef void sum_chunks(
     tile.has_gaps = False
     for c in range(first, last):
         start_chunk[floating](all, c, participant, &rows, &tile, 0)
+        if is_selection(job):
+            find_groups_of_chunk[floating](all, c, &tile, 0)
+        if is_sample(job):
+            continue
         gather_operands[floating](job, all.block, 0, &tile, 0)
         clear_weighted_sums(&tile, 0)    # there may be none
         sum_tile[floating](job, &tile, 0)
@@ -1864,6 +1898,7 @@ cdef void compute_long_row(
     cdef const char *mask = block.parts[0].places[MASK] if is_masked(job) else NULL
     cdef floating target_logit
     cdef LongRow all, of_target
+    cdef Selected selected
     cdef Tile *whole = <Tile *> (scratch + job.threads_of_row * job.bytes_of_participant)
     whole.rows = whole.padded = 1
     whole.share = whole.offset = 0
@@ -1896,6 +1931,13 @@ cdef void compute_long_row(
                 block.parts[0].places[COMPANION], plan.stride[COMPANION], plan.n, mask,
                 plan.stride[MASK], 0,
             )
+    if is_selection(job):
+        start_selected[floating](
+            &selected, job, block.parts, 0, whole, 0, scratch + job.candidates_at, 0
+        )
+        selected.all = &all
+        selected.first_maximum = all.maximum
+        all.selected = &selected
     whole.of.loss.target_logit[0] = 0
     if has_indices(job) and whole.of.loss.target[0] >= 0:
         target_logit = (<floating *> (logits + whole.of.loss.target[0] * plan.stride[LOGITS]))[0]
@@ -1907,6 +1949,10 @@ cdef void compute_long_row(
             )
         whole.of.loss.target_logit[0] = target_logit
     share(<Work> sum_chunks[floating], &all, all.count, 1, plan.n, job.threads_of_row)
+    if is_sample(job):
+        set_params_of_sample[floating](&all, 0)
+        select_in_row[floating](&selected, 0)
+        return
     combine_chunks[floating](&all, 0)
     if is_divergence(job):
         combine_chunks[floating](&of_target, 0)
@@ -1915,11 +1961,462 @@ cdef void compute_long_row(
         if correct_leads[floating](whole, 0):
             combine_divergences(&all)
     finish_tile[floating](job, block, 0, whole, 0)
+    if is_selection(job):
+        select_in_row[floating](&selected, 0)
+        return
     if plan.data[ROW_RESULT] != NULL:
         settle_results(job, block, 0, whole)
         scatter_results[floating](job, block, 0, whole, 0)
     if job.values != NO_VALUES:
         share(<Work> write_chunks[floating], &all, all.count, 1, plan.n, job.threads_of_row)
+
+
+# Selections: some classes of each row. They are in the order of the logits that were given, which
+# an extreme temperature doesn't change.
+
+cdef struct Selected:
+    # A row of which some are selected.
+    const Job *job
+    const Part *part
+    npy_intp row             # of the part
+    const Tile *tile         # which has the row's parameters and sums
+    Py_ssize_t r             # at this place
+    LongRow *all             # of a long row; else NULL, and these are the logits, as they are given
+    const void *given        # and changed for an extreme temperature
+    const void *changed
+    double copies[2][FEW]    # of rows that are in columns
+    Candidates candidates
+    double bound             # of their logits
+    double maximum           # of the logits; NaN if there is one among them
+    Maximum first_maximum    # where the temperature is extreme
+    double temperature       # as given
+
+
+cdef inline void start_selected(
+    Selected *selected, const Job *job, const Part *part, npy_intp row, const Tile *tile,
+    Py_ssize_t r, char *place, floating type_tag
+) noexcept nogil:
+    selected.job = job
+    selected.part = part
+    selected.row = row
+    selected.tile = tile
+    selected.r = r
+    selected.all = NULL
+    selected.candidates = candidates_at[floating](place, job.plan.n, 0)
+    selected.temperature = temperature_given(job, part, row)
+    set_groups[floating](&selected.candidates, job.plan.n, job.selection.most, 0)
+
+
+cdef inline const floating *row_of_view(
+    const View *view, Py_ssize_t r, npy_intp n, Layout layout, floating *copy
+) noexcept nogil:
+    """Where it is, or copied from columns."""
+    cdef const floating *row = <const floating *> view.data + r * view.row_step
+    cdef npy_intp i
+    if layout == ROWS:
+        return row
+    for i in range(n):
+        copy[i] = row[i * view.class_step]
+    return copy
+
+
+cdef inline const floating *logits_of_block(
+    const Selected *selected, npy_intp first, npy_intp count, floating type_tag
+) noexcept nogil:
+    cdef const LongRow *all = selected.all
+    cdef View loaded_view
+    if all == NULL:
+        return <const floating *> selected.changed + first
+    loaded_view = loaded[floating](all.job, all.block, LOGITS, 0, first, count, all.copies, 0)
+    if all.job.has_extremes:
+        change_for_extreme(
+            <floating *> loaded_view.data, 1, count, first, &all.maximum, all.temperature
+        )
+    return <const floating *> loaded_view.data
+
+
+cdef inline ExpParams params_of_row(const Tile *tile, Py_ssize_t r, floating type_tag) noexcept nogil:
+    cdef ExpParams params = params_of[floating](tile, r, GENERAL, 0)
+    params.power = tile.power[r]
+    params.residue = tile.residue[r]
+    return params
+
+
+# Threads share the chunks of a long row.
+
+cdef inline floating *groups_of_chunk(
+    const Candidates *candidates, npy_intp c, floating type_tag
+) noexcept nogil:
+    return <floating *> candidates.maxima + (
+        c * chunk_length[floating](0) // candidates.vectors
+    )
+
+
+cdef inline void find_groups_of_chunk(
+    const LongRow *all, npy_intp c, const Tile *tile, floating type_tag
+) noexcept nogil:
+    cdef const Candidates *candidates = &all.selected.candidates
+    all.chunks[c].has_nan = find_maxima_of_groups(
+        <floating *> tile.companion.data, tile.classes, candidates.vectors,
+        groups_of_chunk[floating](candidates, c, 0),
+    )
+
+
+cdef void copy_candidates_of_chunks(
+    void *work, npy_intp first, npy_intp last, int participant, const floating *type_tag
+) noexcept nogil:
+    """To places as far apart as the chunks are."""
+    cdef LongRow *all = <LongRow *> work
+    cdef const Candidates *candidates = &all.selected.candidates
+    cdef const floating *maxima
+    cdef npy_intp start, c
+    cdef Rows rows
+    cdef Tile tile
+    for c in range(first, last):
+        start = c * chunk_length[floating](0)
+        maxima = groups_of_chunk[floating](candidates, c, 0)
+        start_chunk[floating](all, c, participant, &rows, &tile, 0)
+        all.chunks[c].candidates = copy_candidates(
+            <floating *> tile.companion.data, tile.classes, start,
+            <floating> all.selected.bound, candidates.vectors, maxima,
+            <floating *> candidates.logits + start, candidates.classes + start,
+        )
+
+
+cdef void sum_blocks_of_chunks(
+    void *work, npy_intp first, npy_intp last, int participant, const floating *type_tag
+) noexcept nogil:
+    cdef LongRow *all = <LongRow *> work
+    cdef ExpParams params = params_of_row[floating](all.whole, 0, 0)
+    cdef npy_intp c
+    cdef Rows rows
+    cdef Tile tile
+    for c in range(first, last):
+        start_chunk[floating](all, c, participant, &rows, &tile, 0)
+        sum_blocks_of(
+            <floating *> tile.logits.data, tile.classes, &params, all.whole.kind,
+            all.selected.candidates.weights + c * chunk_length[floating](0) // BLOCK,
+        )
+
+
+cdef void sum_blocks_of(
+    const floating *x, npy_intp n, const ExpParams *params, Kind kind, double *sums
+) noexcept nogil:
+    if kind == PLAIN:
+        sum_blocks(x, n, params, PLAIN, sums)
+    else:
+        sum_blocks(x, n, params, GENERAL, sums)
+
+
+cdef void collect_candidates(Selected *selected, floating type_tag) noexcept nogil:
+    cdef Candidates *candidates = &selected.candidates
+    cdef LongRow *all = selected.all
+    cdef floating *logits = <floating *> candidates.logits
+    cdef npy_intp n = selected.job.plan.n, start, count, c
+    cdef bint are_few = selected.job.selection.most < n
+    if all == NULL:
+        candidates.count = copy_candidates(
+            <const floating *> selected.given, n, 0, <floating> selected.bound,
+            candidates.vectors, <floating *> candidates.maxima, logits, candidates.classes,
+        )
+        return
+    share(
+        <Work> copy_candidates_of_chunks[floating], all, all.count, 1, n,
+        1 if are_few else selected.job.threads_of_row,
+    )
+    candidates.count = 0
+    for c in range(all.count):
+        start = c * chunk_length[floating](0)
+        count = all.chunks[c].candidates
+        memmove(logits + candidates.count, logits + start, count * sizeof(floating))
+        memmove(
+            candidates.classes + candidates.count, candidates.classes + start,
+            count * sizeof(int64_t),
+        )
+        candidates.count += count
+
+
+cdef inline floating changed_logit(
+    const Selected *selected, floating logit, int64_t place
+) noexcept nogil:
+    if selected.job.has_extremes:
+        change_for_extreme(
+            &logit, 1, 1, place, &selected.first_maximum, selected.temperature
+        )
+    return logit
+
+
+cdef inline floating log_probability_of(
+    const Selected *selected, floating logit, int64_t place
+) noexcept nogil:
+    """As log_softmax has it."""
+    cdef const Tile *tile = selected.tile
+    cdef const Job *job = selected.job
+    cdef Py_ssize_t r = selected.r
+    cdef floating maximum = <floating> tile.maximum[r], log_sum = <floating> tile.log_sum[r]
+    cdef const char *mask = selected.part.places[MASK]
+    if log_sum != log_sum:
+        if is_masked(job):
+            mask += selected.row * job.plan.strides[0][MASK] + place * job.plan.stride[MASK]
+            return NAN if mask[0] else -INFINITY
+        return NAN
+    logit = changed_logit(selected, logit, place)
+    if tile.kind == PLAIN:
+        return log_probability(logit, maximum, log_sum, 1, 0, PLAIN)
+    return log_probability(
+        logit, maximum, log_sum, in_type_of[floating](tile.inverse_hi, 0)[r],
+        in_type_of[floating](tile.inverse_lo, 0)[r], GENERAL,
+    )
+
+
+cdef void write_top(Selected *selected, floating type_tag) noexcept nogil:
+    cdef const Plan *plan = selected.job.plan
+    cdef Candidates *candidates = &selected.candidates
+    cdef npy_intp most = selected.job.selection.most, i
+    cdef char *classes = selected.part.places[CLASSES]
+    cdef char *results = selected.part.places[ROW_RESULT]
+    selected.bound = bound_of_groups[floating](candidates, most, 0)
+    collect_candidates[floating](selected, 0)
+    if candidates.count > most:
+        keep_up_to[floating](
+            candidates,
+            find_cut[floating](
+                candidates, <floating *> candidates.logits, NULL, candidates.count, most
+            ), 0,
+        )
+    sort_keys[floating](candidates, 0)
+    classes += selected.row * plan.strides[0][CLASSES]
+    results += selected.row * plan.strides[0][ROW_RESULT]
+    for i in range(most):
+        (<int64_t *> (classes + i * plan.stride[CLASSES]))[0] = candidates.classes[i]
+        (<floating *> (results + i * plan.stride[ROW_RESULT]))[0] = log_probability_of[floating](
+            selected, number_of_key[floating](candidates.keys[i], 0), candidates.classes[i]
+        )
+
+
+cdef inline double uniform_of_draw(const Selected *selected, npy_intp i) noexcept nogil:
+    """0 where there is but one class to draw."""
+    cdef const Plan *plan = selected.job.plan
+    cdef const char *place = selected.part.places[UNIFORMS]
+    if plan.data[UNIFORMS] == NULL:
+        return 0
+    place += selected.row * plan.strides[0][UNIFORMS] + i * plan.stride[UNIFORMS]
+    return (<const double *> place)[0]
+
+
+cdef inline int64_t *place_of_draw(const Selected *selected, npy_intp i) noexcept nogil:
+    cdef const Plan *plan = selected.job.plan
+    cdef char *place = selected.part.places[CLASSES]
+    return <int64_t *> (
+        place + selected.row * plan.strides[0][CLASSES] + i * plan.stride[CLASSES]
+    )
+
+
+cdef double sum_all_blocks(Selected *selected, floating type_tag) noexcept nogil:
+    cdef npy_intp n = selected.job.plan.n
+    cdef const Tile *tile = selected.tile
+    cdef ExpParams params
+    if selected.all != NULL:
+        share(
+            <Work> sum_blocks_of_chunks[floating], selected.all, selected.all.count, 1, n,
+            selected.job.threads_of_row,
+        )
+    else:
+        params = params_of_row[floating](tile, selected.r, 0)
+        sum_blocks_of(
+            logits_of_block[floating](selected, 0, n, 0), n, &params, tile.kind,
+            selected.candidates.weights,
+        )
+    return sum_of(selected.candidates.weights, (n + BLOCK - 1) // BLOCK)
+
+
+cdef void draw_from_all(Selected *selected, floating type_tag) noexcept nogil:
+    cdef npy_intp n = selected.job.plan.n, blocks = (n + BLOCK - 1) // BLOCK, block, first, count, i
+    cdef double *sums = selected.candidates.weights
+    cdef double target
+    cdef ExpParams params = params_of_row[floating](selected.tile, selected.r, 0)
+    accumulate(sums, blocks)
+    for i in range(selected.job.selection.draws):
+        target = uniform_of_draw(selected, i) * sums[blocks - 1]
+        block = first_above(sums, blocks, target)
+        first = block * BLOCK
+        count = min(BLOCK, n - first)
+        place_of_draw(selected, i)[0] = first + place_in_block(
+            logits_of_block[floating](selected, first, count, 0), count, &params,
+            sums[block - 1] if block > 0 else 0, target,
+        )
+
+
+cdef inline double bound_of_nucleus(
+    const Selected *selected, double total, floating type_tag
+) noexcept nogil:
+    """What all classes with smaller logits have together is less than what is left out: each has
+    less than the exponential of the bound."""
+    cdef double left_out = (1 - selected.job.selection.top_p) * total / selected.job.plan.n
+    cdef ExpParams params = params_of_row[floating](selected.tile, selected.r, 0)
+    cdef double largest = exponential(
+        <floating> selected.tile.maximum[selected.r], &params, GENERAL
+    )
+    return selected.maximum + selected.temperature * log(left_out / largest)
+
+
+cdef inline double bound_of_min_p(const Selected *selected) noexcept nogil:
+    """Of distances from the maximum."""
+    if not is_finite(selected.temperature):
+        return -INFINITY
+    return selected.temperature * selected.job.selection.log_min_p
+
+
+cdef void keep_min_p(Selected *selected, floating type_tag) noexcept nogil:
+    cdef Candidates *candidates = &selected.candidates
+    cdef floating *logits = <floating *> candidates.logits
+    cdef double bound = bound_of_min_p(selected)
+    cdef npy_intp kept = 0, i
+    cdef bint is_kept
+    for i in range(candidates.count):
+        is_kept = logits[i] - selected.maximum >= bound
+        candidates.classes[kept] = candidates.classes[i]
+        candidates.weights[kept] = candidates.weights[i]
+        kept += is_kept
+    candidates.count = kept
+
+
+cdef inline double with_margin(double bound, double maximum) noexcept nogil:
+    """For what is rounded; -inf where it is no number."""
+    bound -= 1e-6 * (fabs(bound) + fabs(maximum))
+    return bound if bound > -1e38 else -INFINITY
+
+
+cdef void weigh_candidates(Selected *selected, floating type_tag) noexcept nogil:
+    cdef Candidates *candidates = &selected.candidates
+    cdef floating *logits = <floating *> candidates.logits
+    cdef double *weights = candidates.weights
+    cdef ExpParams params = params_of_row[floating](selected.tile, selected.r, 0)
+    cdef npy_intp i
+    if selected.job.has_extremes:
+        for i in range(candidates.count):
+            weights[i] = exponential(
+                changed_logit(selected, logits[i], candidates.classes[i]), &params, GENERAL
+            )
+        return
+    for i in range(candidates.count):
+        weights[i] = exponential(logits[i], &params, GENERAL)
+
+
+cdef void draw_from_candidates(Selected *selected, double total, floating type_tag) noexcept nogil:
+    """`total` is of all classes, where all are before the nucleus is taken."""
+    cdef const Selection *selection = selected.job.selection
+    cdef Candidates *candidates = &selected.candidates
+    cdef floating *logits = <floating *> candidates.logits
+    cdef double *weights = candidates.weights
+    cdef double wanted
+    cdef npy_intp i
+    collect_candidates[floating](selected, 0)
+    if candidates.count > selection.most:
+        keep_up_to[floating](
+            candidates,
+            find_cut[floating](candidates, logits, NULL, candidates.count, selection.most), 0,
+        )
+    weigh_candidates[floating](selected, 0)
+    if selection.top_p < 1:
+        if selection.most < selected.job.plan.n:
+            total = sum_of(weights, candidates.count)
+        wanted = selection.top_p * total * (1 - 1e-15)
+        keep_up_to[floating](
+            candidates, find_cut[floating](candidates, logits, weights, candidates.count, wanted), 0
+        )
+    if selection.log_min_p > -INFINITY:
+        keep_min_p[floating](selected, 0)
+    accumulate(weights, candidates.count)
+    total = weights[candidates.count - 1]
+    for i in range(selection.draws):
+        place_of_draw(selected, i)[0] = candidates.classes[
+            first_above(weights, candidates.count, uniform_of_draw(selected, i) * total)
+        ]
+
+
+cdef void draw(Selected *selected, floating type_tag) noexcept nogil:
+    """-1 of a row that has no distribution."""
+    cdef const Selection *selection = selected.job.selection
+    cdef double total = 0, bound = -INFINITY
+    cdef bint are_all = selection.most >= selected.job.plan.n
+    cdef bint is_filtered = (
+        not are_all or selection.top_p < 1 or selection.log_min_p > -INFINITY
+    )
+    cdef npy_intp i
+    if not is_finite(selected.maximum):
+        for i in range(selection.draws):
+            place_of_draw(selected, i)[0] = -1
+        return
+    if are_all and (not is_filtered or selection.top_p < 1):
+        total = sum_all_blocks[floating](selected, 0)
+    if not is_filtered:
+        draw_from_all[floating](selected, 0)
+        return
+    if not are_all:
+        selected.bound = bound_of_groups[floating](&selected.candidates, selection.most, 0)
+    else:
+        if selection.top_p < 1:
+            bound = bound_of_nucleus[floating](selected, total, 0)
+        if selection.log_min_p > -INFINITY:
+            bound = max(bound, selected.maximum + bound_of_min_p(selected))
+        selected.bound = with_margin(bound, selected.maximum)
+    draw_from_candidates[floating](selected, total, 0)
+
+
+cdef void select_in_row(Selected *selected, floating type_tag) noexcept nogil:
+    if is_sample(selected.job):
+        draw[floating](selected, 0)
+    else:
+        write_top[floating](selected, 0)
+
+
+cdef void select_in_rows(
+    const Job *job, const Block *block, npy_intp begin, const Tile *tile, char *place,
+    floating type_tag
+) noexcept nogil:
+    """Of rows that are no longer than a chunk."""
+    cdef const Part *part
+    cdef const floating *x
+    cdef npy_intp p, r
+    cdef Selected selected
+    for p in range(block.count):
+        part = block.parts + p
+        for r in range(max(begin, part.first), min(begin + tile.rows, part.first + part.rows)):
+            start_selected[floating](
+                &selected, job, part, r - part.first, tile, r - begin, place, 0
+            )
+            x = row_of_view[floating](
+                &tile.companion, r - begin, job.plan.n, job.layout, <floating *> selected.copies[0]
+            )
+            selected.given = x
+            selected.changed = row_of_view[floating](
+                &tile.logits, r - begin, job.plan.n, job.layout, <floating *> selected.copies[1]
+            )
+            if job.has_extremes:
+                selected.first_maximum = maximum_of[floating](
+                    <char *> x, sizeof(floating), job.plan.n, NULL, 0, 0
+                )
+            selected.maximum = NAN
+            if not find_maxima_of_groups(
+                x, job.plan.n, selected.candidates.vectors, <floating *> selected.candidates.maxima
+            ):
+                selected.maximum = maximum_of_groups[floating](&selected.candidates, 0)
+            select_in_row[floating](&selected, 0)
+
+
+cdef void set_params_of_sample(LongRow *all, floating type_tag) noexcept nogil:
+    """Of a long row."""
+    cdef Selected *selected = all.selected
+    cdef npy_intp c
+    selected.maximum = maximum_of_groups[floating](&selected.candidates, 0)
+    for c in range(all.count):
+        if all.chunks[c].has_nan:
+            selected.maximum = NAN
+    all.whole.maximum[0] = changed_logit(
+        selected, <floating> selected.maximum, selected.first_maximum.place
+    )
+    set_params_of[floating](all.whole, True, 0)
 
 
 # nll_loss: of log-probabilities, of which one is read.
@@ -1985,7 +2482,9 @@ cdef inline Path path_for(const Job *job, npy_intp size) noexcept nogil:
     cdef npy_intp n = job.plan.n, lanes = LANE_BYTES // size, in_group = job.plan.shape[0]
     if job.operation.function == NLL_LOSS:
         return PICKED
-    if not job.has_extremes and in_group >= lanes and are_side_by_side(job, size):
+    if not job.has_extremes and not is_selection(job) and in_group >= lanes and (
+        are_side_by_side(job, size)
+    ):
         if n > FEW or in_group % lanes == 0 or in_group >= 3 * lanes:
             return DIRECT_COLUMNS
     return COPIED_COLUMNS if n <= FEW else IN_ROWS
@@ -2080,6 +2579,9 @@ cdef void share_rows(Job *job, floating type_tag) noexcept nogil:
     )
     if job.keeps_row:
         job.bytes_of_thread += 2 * chunks * job.slot_bytes + LANE_BYTES
+    job.candidates_at = job.bytes_of_thread
+    if is_selection(job):
+        job.bytes_of_thread += bytes_of_candidates[floating](n, 0)
     job.scratch = NULL
     if job.bytes_of_thread > LOCAL_BYTES - LANE_BYTES:
         job.scratch = <char *> scratch_memory(threads * job.bytes_of_thread)
@@ -2120,7 +2622,8 @@ cdef void over_groups(Job *job, floating type_tag) noexcept nogil:
 
 
 cdef void over_rows(
-    const Operation *operation, const Plan *plan, const LossTerms *loss, floating type_tag
+    const Operation *operation, const Plan *plan, const LossTerms *loss,
+    const Selection *selection, floating type_tag
 ) noexcept nogil:
     """A whole call, which has rows and classes."""
     cdef npy_intp lanes = lanes_of[floating](0), in_group = plan.shape[0]
@@ -2128,6 +2631,7 @@ cdef void over_rows(
     job.operation = operation
     job.plan = plan
     job.loss = loss
+    job.selection = selection if operation.function in (TOP_LOG_PROBS, SAMPLE) else NULL
     job.values = values_of(operation)
     job.weighing = weighing_of(operation.function)
     job.takes_logarithm = operation.function != SOFTMAX and operation.function != KL_DIVERGENCE

@@ -68,6 +68,7 @@ cdef struct Call:
     Plan plan
     Operation operation
     LossTerms loss
+    Selection selection
     Axes axes                   # of the logits
     Axes row_axes               # those of them that are not the classes'
     int type_number             # that is computed in
@@ -88,7 +89,7 @@ cdef struct Call:
 cdef bint scan_targets(Call *call, floating type_tag) noexcept nogil:
     """Sets what a mean divides by: how many count, or the sum of their weights, which are added
     exactly, as there may be many small ones. False if an index is no class."""
-    cdef const int64_t *target = <int64_t *> call.plan.data[TARGET]
+    cdef const int64_t *target = NULL
     cdef const double *row_weights = NULL
     cdef const floating *class_weights = <const floating *> call.loss.class_weights
     cdef int64_t ignored = call.loss.ignore_index, least = call.least_target, index
@@ -98,6 +99,8 @@ cdef bint scan_targets(Call *call, floating type_tag) noexcept nogil:
     cdef DoubleDouble weights = from_double(0)
     if call.operation.function < SIGMOID:
         row_weights = <double *> call.plan.data[WEIGHT]
+    if CLASS_LOSS <= call.operation.function <= NLL_LOSS:
+        target = <int64_t *> call.plan.data[TARGET]
     if target != NULL:
         for i in range(rows):    # without a branch, for the compiler makes vectors of it
             counts = target[i] != ignored
@@ -136,7 +139,9 @@ cdef bint compute(Call *call, floating type_tag) noexcept nogil:
         if call.operation.function >= SIGMOID:
             over_numbers[floating](call.operation.function, &call.plan, call.divisor, 0)
         else:
-            over_rows[floating](&call.operation, &call.plan, &call.loss, 0)
+            over_rows[floating](
+                &call.operation, &call.plan, &call.loss, &call.selection, 0
+            )
     if call.is_summed:
         call.sum = sum_of_numbers(<const floating *> call.plan.data[ROW_RESULT], call.plan.rows)
         call.sum = call.sum / call.divisor if call.divisor != 0 else NAN
@@ -606,6 +611,106 @@ def sigmoid(x, out):
 
 def log_sigmoid(x, out):
     return of_numbers(LOG_SIGMOID, x, (), None, None, None, out)
+
+
+# Selections
+
+cdef bint read_filters(Call *call, object top_k, object top_p, object min_p) except -1:
+    """False if one is wrong. The limit of probabilities is lower by half an ULP of the largest:
+    what has the least as its rounded probability is kept."""
+    cdef double half_ulp = 2.0**-25 if call.type_number == NPY_FLOAT else 2.0**-54, least
+    cdef DoubleDouble log_least
+    cdef int overflow = 0
+    call.selection.most = call.plan.n
+    if top_k is not None:
+        if type(top_k) is not int:
+            return False
+        call.selection.most = PyLong_AsLongLongAndOverflow(top_k, &overflow)
+        if overflow > 0:
+            call.selection.most = call.plan.n
+    call.selection.top_p = number_of(top_p)
+    least = number_of(min_p)
+    call.selection.log_min_p = -INFINITY
+    if least > 0:
+        log_least = log_1p(from_double((1 - least) / least))
+        call.selection.log_min_p = -(log_least.hi + log_least.lo) - half_ulp
+    return call.selection.most >= 1 and 0 <= call.selection.top_p <= 1 and 0 <= least <= 1
+
+
+def top_log_probs(logits, axis, k, temperature, where):
+    cdef Call call
+    cdef Axes axes
+    cdef ndarray classes, log_probs
+    cdef int i
+    if type(axis) is not int or not start_call(&call, TOP_LOG_PROBS, logits, axis) or not (
+        read_filters(&call, k, 1.0, 0.0) and call.selection.most <= call.plan.n
+    ):
+        return None
+    temperature = read_temperature(&call, temperature)
+    x = read_operand(&call, LOGITS, logits)
+    if where is not None:
+        where = read_operand(&call, MASK, where)
+    axes = call.axes
+    for i in range(axes.count):
+        if axes.is_class[i]:
+            axes.lengths[i] = call.selection.most
+    classes = new_array(axes.count, axes.lengths, call.plan.rows * call.selection.most, NPY_INT64)
+    log_probs = new_array(
+        axes.count, axes.lengths, call.plan.rows * call.selection.most, call.type_number
+    )
+    set_operand(&call.plan, CLASSES, classes, &axes)
+    set_operand(&call.plan, ROW_RESULT, log_probs, &axes)
+    return None if computed(&call, log_probs, None) is None else (classes, log_probs)
+
+
+def sample(logits, axis, temperature, top_k, top_p, min_p, where, uniform, tuple size):
+    """Classes; or the number of the first row that has no distribution. `uniform` makes the numbers
+    that are needed."""
+    cdef Call call
+    cdef ndarray classes, uniforms = None
+    cdef tuple shape
+    cdef npy_intp i
+    if type(axis) is not int or not start_call(&call, SAMPLE, logits, axis) or not (
+        read_filters(&call, top_k, top_p, min_p)
+    ):
+        return None
+    temperature = read_temperature(&call, temperature)
+    x = read_operand(&call, LOGITS, logits)
+    if where is not None:
+        where = read_operand(&call, MASK, where)
+    if call.is_refused:
+        return None
+    shape = size + tuple([call.row_axes.lengths[i] for i in range(call.row_axes.count)])
+    classes = np.empty(shape, np.int64)
+    if call.plan.is_number[TEMPERATURE] and call.temperature == 0:
+        call.temperature = 1
+        call.selection.most = 1
+    else:
+        uniforms = uniform(shape)
+    if classes.size == 0:
+        return classes
+    if call.plan.n == 0:
+        return 0
+    call.selection.draws = classes.size // call.plan.rows
+    if size:
+        set_draws(&call, CLASSES, classes, len(size))
+        if uniforms is not None:
+            set_draws(&call, UNIFORMS, uniforms, len(size))
+    else:
+        set_operand(&call.plan, CLASSES, classes, &call.row_axes)
+        if uniforms is not None:
+            set_operand(&call.plan, UNIFORMS, uniforms, &call.row_axes)
+    value = computed(&call, classes, None)
+    for i in range(classes.size):
+        if (<int64_t *> classes.data)[i] < 0:
+            return i % call.plan.rows
+    return value
+
+
+cdef object set_draws(Call *call, int role, ndarray x, int axes):
+    """Several for each row, along the first axes."""
+    set_operand(&call.plan, role, (<object> x)[(0,) * axes], &call.row_axes)
+    call.plan.stride[role] = call.plan.rows * sizeof(double)
 
 
 # Losses

@@ -30,6 +30,9 @@ cdef enum:
     ROW_RESULT
     SIGN           # a second result for each row
     ROLES
+    # Of selections, which have neither weights nor targets; several for each row.
+    UNIFORMS = WEIGHT    # numbers from [0, 1)
+    CLASSES = TARGET     # the result
 
 
 cdef enum Function:
@@ -46,6 +49,8 @@ cdef enum Function:
     KL_DIVERGENCE
     SOFTMAX_VJP
     LOG_SOFTMAX_VJP
+    TOP_LOG_PROBS
+    SAMPLE
     # of single numbers
     SIGMOID
     LOG_SIGMOID

@@ -1,0 +1,408 @@
+# cython: language_level=3
+"""Which classes of a row are the most probable, and which one a uniform number draws.
+
+Classes are in the order of their logits, of equal ones the first class first. Rows are not sorted,
+and most of a row is read but twice. Numbers are taken in groups: where k classes are wanted, none
+is smaller than the k-th largest of the groups' maxima. What is not smaller than such a bound is
+copied: the candidates, often few more than k. Where these have to end is found by their keys,
+integers in the order of logits: weights of candidates with equal leading bits are added up in bins,
+and the bin within which it is enough is looked into again.
+
+A draw inverts the distribution function: over candidates, or, where all classes may be drawn, over
+sums of blocks of exponentials, of which one block is computed again. These sums are in double, in
+an order that depends on the number of classes alone.
+"""
+
+from cython cimport floating
+from libc.math cimport INFINITY
+from libc.stdint cimport int64_t, uint64_t
+from numpy cimport npy_intp
+
+from csoftmax.kernels.arithmetic cimport (
+    GENERAL, DoubleBits, ExpParams, FloatBits, Kind, exponential, value_or_zero,
+)
+from csoftmax.kernels.lanes cimport (
+    FLOAT_LANES, LANE_BYTES, LaneSums, clear, larger, sum_of_lanes, whole_lanes,
+)
+
+
+cdef extern from * nogil:
+    """
+    #define csoftmax_lowest_bit __builtin_ctz
+    #define csoftmax_highest_bit(number) (63 - __builtin_clzll(number))
+    """
+    int lowest_bit "csoftmax_lowest_bit"(unsigned int number)    # of one that is not 0
+    int highest_bit "csoftmax_highest_bit"(uint64_t number)
+
+
+cdef enum:
+    MOST_VECTORS = 32    # of which a group has a lane of each
+    GROUPS_PER_CLASS = 4    # that is wanted: then a fourth of the groups have candidates
+    BLOCK = 128          # exponentials that are added up by themselves
+    BITS_OF_BINS = 11
+
+
+cdef struct Selection:
+    # What a call asks for of all rows.
+    npy_intp most        # classes
+    double top_p
+    double log_min_p     # -inf where there is none
+    npy_intp draws
+
+
+cdef struct Candidates:
+    # Of a row, in the order of classes, and what else is found on the way.
+    npy_intp count
+    void *logits         # in their type
+    int64_t *classes
+    double *weights      # exponentials, or their sums up to each; or sums of blocks of all classes
+    void *maxima         # of groups
+    npy_intp groups
+    npy_intp vectors     # of a group
+    # Room.
+    uint64_t *keys
+    uint64_t *other_keys
+    int64_t *other_classes
+    double *bins
+
+
+cdef struct Cut:
+    # After which class of a row the most probable ones end.
+    uint64_t key         # what has a larger key is before it,
+    npy_intp equal       # and so many of those that have this one
+
+
+# Where everything is
+
+cdef inline int bit_length(uint64_t number) noexcept nogil:
+    return highest_bit(number) + 1 if number else 0
+
+
+cdef inline int bits_of_bins(npy_intp count) noexcept nogil:
+    """As many bins as keys, or up to twice as many."""
+    return max(1, min(BITS_OF_BINS, bit_length(count)))
+
+
+cdef inline npy_intp bytes_of_candidates(npy_intp n, floating type_tag) noexcept nogil:
+    cdef npy_intp count = whole_lanes[floating](n, 0)
+    return LANE_BYTES + count * (
+        2 * sizeof(floating) + sizeof(double) + 2 * sizeof(uint64_t) + 2 * sizeof(int64_t)
+    ) + (sizeof(double) << bits_of_bins(count))
+
+
+cdef inline Candidates candidates_at(char *place, npy_intp n, floating type_tag) noexcept nogil:
+    cdef npy_intp count = whole_lanes[floating](n, 0)
+    cdef Candidates candidates
+    candidates.weights = <double *> place
+    candidates.bins = candidates.weights + count
+    candidates.keys = <uint64_t *> (candidates.bins + (<npy_intp> 1 << bits_of_bins(count)))
+    candidates.other_keys = candidates.keys + count
+    candidates.classes = <int64_t *> (candidates.other_keys + count)
+    candidates.other_classes = candidates.classes + count
+    candidates.maxima = candidates.other_classes + count
+    candidates.logits = <floating *> candidates.maxima + count
+    return candidates
+
+
+# Keys
+
+cdef inline uint64_t key_of(floating x) noexcept nogil:
+    """Integers in the order of numbers; -0 has that of 0."""
+    cdef FloatBits f
+    cdef DoubleBits d
+    if floating is float:
+        f.value = x + 0
+        f.bits ^= (0 - (f.bits >> 31)) | <unsigned int> 1 << 31
+        return f.bits
+    else:
+        d.value = x + 0
+        d.bits ^= (0 - (d.bits >> 63)) | <uint64_t> 1 << 63
+        return d.bits
+
+
+cdef inline floating number_of_key(uint64_t key, floating type_tag) noexcept nogil:
+    cdef FloatBits f
+    cdef DoubleBits d
+    if floating is float:
+        f.bits = <unsigned int> key
+        f.bits ^= ((f.bits >> 31) - 1) | <unsigned int> 1 << 31
+        return f.value
+    else:
+        d.bits = key
+        d.bits ^= ((d.bits >> 63) - 1) | <uint64_t> 1 << 63
+        return d.value
+
+
+cdef inline Cut find_cut(
+    Candidates *room, const floating *logits, const double *weights, npy_intp count, double wanted
+) noexcept nogil:
+    """Where the sum of the weights, of each 1 if they are NULL, reaches what is wanted."""
+    cdef uint64_t *keys = room.keys
+    cdef double *left = <double *> room.other_keys
+    cdef double *bins = room.bins
+    cdef double above = 0, weight
+    cdef uint64_t lowest, highest, key
+    cdef npy_intp i, kept, bin
+    cdef int shift
+    cdef Cut cut
+    for i in range(count):
+        keys[i] = key_of(logits[i])
+    for i in range(count):
+        left[i] = 1 if weights == NULL else weights[i]
+    while True:
+        lowest = highest = keys[0]
+        for i in range(1, count):
+            lowest = min(lowest, keys[i])
+            highest = max(highest, keys[i])
+        if lowest == highest:
+            break
+        shift = max(0, bit_length(highest - lowest) - bits_of_bins(count))
+        bin = <npy_intp> ((highest - lowest) >> shift)
+        for i in range(bin + 1):
+            bins[i] = 0
+        for i in range(count):
+            bins[(keys[i] - lowest) >> shift] += left[i]
+        while bin > 0 and above + bins[bin] < wanted:
+            above += bins[bin]
+            bin -= 1
+        kept = 0
+        for i in range(count):
+            key, weight = keys[i], left[i]
+            keys[kept] = key
+            left[kept] = weight
+            kept += <npy_intp> ((key - lowest) >> shift) == bin
+        count = kept
+    cut.key = lowest
+    cut.equal = 1
+    above += left[0]
+    while cut.equal < count and above < wanted:
+        above += left[cut.equal]
+        cut.equal += 1
+    return cut
+
+
+cdef inline void keep_up_to(Candidates *all, Cut cut, floating type_tag) noexcept nogil:
+    cdef floating *logits = <floating *> all.logits
+    cdef npy_intp kept = 0, equal = cut.equal, i
+    cdef uint64_t key
+    cdef bint is_kept
+    for i in range(all.count):
+        key = key_of(logits[i])
+        is_kept = key > cut.key
+        if key == cut.key and equal > 0:
+            is_kept = True
+            equal -= 1
+        logits[kept] = logits[i]
+        all.classes[kept] = all.classes[i]
+        all.weights[kept] = all.weights[i]
+        kept += is_kept
+    all.count = kept
+
+
+cdef inline void sort_keys(Candidates *all, floating type_tag) noexcept nogil:
+    """The largest first, with their classes: by one digit after another, from the last to the
+    first, so that what is equal stays in the order of classes. Digits are as long as there are many
+    candidates."""
+    cdef npy_intp *ends = <npy_intp *> all.bins
+    cdef npy_intp count = all.count, i, end, size
+    cdef int bits = bits_of_bins(count), shift = 0, digits
+    cdef uint64_t highest = 0, lowest, digit
+    cdef uint64_t last_digit = (<uint64_t> 1 << bits) - 1
+    for i in range(count):
+        all.keys[i] = key_of((<floating *> all.logits)[i])
+        highest = max(highest, all.keys[i])
+    lowest = highest
+    for i in range(count):
+        lowest = min(lowest, all.keys[i])
+        all.keys[i] = highest - all.keys[i]
+    digits = bit_length(highest - lowest)
+    while shift < digits:
+        for i in range(<npy_intp> last_digit + 1):
+            ends[i] = 0
+        for i in range(count):
+            ends[(all.keys[i] >> shift) & last_digit] += 1
+        end = 0
+        for i in range(<npy_intp> last_digit + 1):
+            size = ends[i]
+            ends[i] = end
+            end += size
+        for i in range(count):
+            digit = (all.keys[i] >> shift) & last_digit
+            all.other_keys[ends[digit]] = all.keys[i]
+            all.other_classes[ends[digit]] = all.classes[i]
+            ends[digit] += 1
+        all.keys, all.other_keys = all.other_keys, all.keys
+        all.classes, all.other_classes = all.other_classes, all.classes
+        shift += bits
+    for i in range(count):
+        all.keys[i] = highest - all.keys[i]
+
+
+# Candidates
+
+cdef inline void set_groups(Candidates *all, npy_intp n, npy_intp most, floating type_tag) noexcept nogil:
+    cdef npy_intp LANES = LANE_BYTES // <npy_intp> sizeof(floating)
+    all.vectors = MOST_VECTORS
+    while all.vectors > 2 and most < n and n < GROUPS_PER_CLASS * most * all.vectors:
+        all.vectors //= 2
+    all.groups = whole_lanes[floating](n, 0) // LANES
+    all.groups = (all.groups + all.vectors - 1) // all.vectors * LANES
+
+
+cdef inline bint find_maxima_of_groups(
+    const floating *x, npy_intp n, npy_intp vectors, floating *maxima
+) noexcept nogil:
+    """Of each lane over some vectors. Whether there is a NaN, which counts as -inf."""
+    cdef npy_intp LANES = LANE_BYTES // <npy_intp> sizeof(floating), i = 0, end, k
+    cdef floating largest[FLOAT_LANES]
+    cdef floating nans[FLOAT_LANES]
+    cdef floating one = 1
+    cdef bint has_nan = False
+    for k in range(LANES):
+        nans[k] = 0
+    while i < n:
+        end = min(n, i + vectors * LANES)
+        for k in range(LANES):
+            largest[k] = -INFINITY
+        while i + LANES <= end:
+            for k in range(LANES):
+                nans[k] += value_or_zero(one, x[i + k] != x[i + k])
+                largest[k] = larger(x[i + k], largest[k])
+            i += LANES
+        for k in range(end - i):
+            nans[k] += value_or_zero(one, x[i + k] != x[i + k])
+            largest[k] = larger(x[i + k], largest[k])
+        for k in range(LANES):
+            maxima[k] = largest[k]
+        maxima += LANES
+        i = end
+    for k in range(LANES):
+        has_nan |= nans[k] != 0
+    return has_nan
+
+
+cdef inline floating maximum_of_groups(const Candidates *all, floating type_tag) noexcept nogil:
+    cdef floating maximum = -INFINITY
+    cdef npy_intp i
+    for i in range(all.groups):
+        maximum = larger((<floating *> all.maxima)[i], maximum)
+    return maximum
+
+
+cdef inline floating bound_of_groups(
+    Candidates *all, npy_intp most, floating type_tag
+) noexcept nogil:
+    """Of the so many most probable classes none has a smaller logit."""
+    cdef Cut cut
+    if all.groups < most:
+        return -INFINITY
+    cut = find_cut[floating](all, <floating *> all.maxima, NULL, all.groups, most)
+    return number_of_key[floating](cut.key, 0)
+
+
+cdef inline unsigned int candidates_of_vector(const floating *x, floating bound) noexcept nogil:
+    """A bit for each lane that is not below the bound: also for NaN, which counts as -inf and is
+    copied where others are."""
+    cdef unsigned int bits = 0
+    cdef int k
+    for k in range(LANE_BYTES // <int> sizeof(floating)):
+        bits |= <unsigned int> (not x[k] < bound) << k
+    return bits
+
+
+cdef inline npy_intp copy_candidates(
+    const floating *x, npy_intp n, int64_t first, floating bound, npy_intp vectors,
+    const floating *maxima, floating *logits, int64_t *classes
+) noexcept nogil:
+    """From classes that begin with `first`; how many these are."""
+    cdef npy_intp LANES = LANE_BYTES // <npy_intp> sizeof(floating), i = 0, end, k, count = 0
+    cdef unsigned int bits
+    while i < n:
+        end = min(n, i + vectors * LANES)
+        if not candidates_of_vector(maxima, bound):
+            i = end
+        while i + LANES <= end:
+            bits = candidates_of_vector(x + i, bound)
+            while bits:
+                k = i + lowest_bit(bits)
+                logits[count] = x[k] if x[k] == x[k] else <floating> -INFINITY
+                classes[count] = first + k
+                count += 1
+                bits &= bits - 1
+            i += LANES
+        for k in range(i, end):
+            if not x[k] < bound:
+                logits[count] = x[k] if x[k] == x[k] else <floating> -INFINITY
+                classes[count] = first + k
+                count += 1
+        i = end
+        maxima += LANES
+    return count
+
+
+# Weights and draws
+
+cdef inline void sum_blocks(
+    const floating *x, npy_intp n, const ExpParams *params, Kind kind, double *sums
+) noexcept nogil:
+    """Of exponentials, `BLOCK` at a time."""
+    cdef npy_intp LANES = LANE_BYTES // <npy_intp> sizeof(floating), i = 0, end, k
+    cdef floating e[FLOAT_LANES]
+    cdef LaneSums lanes
+    while i < n:
+        end = min(n, i + BLOCK)
+        clear(&lanes)
+        while i + LANES <= end:
+            for k in range(LANES):
+                e[k] = exponential(x[i + k], params, kind)
+            for k in range(LANES):
+                lanes.hi[k] += e[k]
+            i += LANES
+        for k in range(end - i):
+            lanes.hi[k] += exponential(x[i + k], params, kind)
+        sums[0] = sum_of_lanes[float](&lanes, LANES, 0).hi
+        sums += 1
+        i = end
+
+
+cdef inline double sum_of(const double *x, npy_intp n) noexcept nogil:
+    cdef double sum = 0
+    cdef npy_intp i
+    for i in range(n):
+        sum += x[i]
+    return sum
+
+
+cdef inline void accumulate(double *x, npy_intp n) noexcept nogil:
+    cdef npy_intp i
+    for i in range(1, n):
+        x[i] += x[i - 1]
+
+
+cdef inline npy_intp first_above(const double *sums, npy_intp n, double target) noexcept nogil:
+    """Of sums that don't fall. What is not above is the last but by rounding: then that."""
+    cdef npy_intp low = 0, high = n - 1, middle
+    while low < high:
+        middle = (low + high) // 2
+        if sums[middle] > target:
+            high = middle
+        else:
+            low = middle + 1
+    return low
+
+
+cdef inline npy_intp place_in_block(
+    const floating *x, npy_intp n, const ExpParams *params, double before, double target
+) noexcept nogil:
+    """Where exponentials, added to what is before the block, pass the target; else the last of
+    them that is not 0."""
+    cdef npy_intp place = 0, i
+    cdef double e
+    for i in range(n):
+        e = exponential(x[i], params, GENERAL)
+        before += e
+        if e > 0:
+            place = i
+        if before > target:
+            break
+    return place
