@@ -44,8 +44,8 @@ from csoftmax.kernels.plan cimport (
 )
 from csoftmax.kernels.selection cimport (
     BLOCK, Candidates, Selection, accumulate, bound_of_groups, bytes_of_candidates, candidates_at,
-    copy_candidates, find_cut, find_maxima_of_groups, first_above, keep_up_to, maximum_of_groups,
-    number_of_key, place_in_block, set_groups, sort_keys, sum_blocks, sum_of,
+    copy_candidates, find_cut, find_maxima_of_groups, first_above, keep_most_probable, keep_up_to,
+    maximum_of_groups, order_most_probable, place_in_block, set_groups, sum_blocks, sum_of,
 )
 from csoftmax.kernels.stops cimport NUMBERS_PER_SHARE, is_stopped, must_stop, scratch_memory
 from csoftmax.kernels.threads cimport Work, share, threads_for
@@ -2177,20 +2177,13 @@ cdef void write_top(Selected *selected, floating type_tag) noexcept nogil:
     cdef char *results = selected.part.places[ROW_RESULT]
     selected.bound = bound_of_groups[floating](candidates, most, 0)
     collect_candidates[floating](selected, 0)
-    if candidates.count > most:
-        keep_up_to[floating](
-            candidates,
-            find_cut[floating](
-                candidates, <floating *> candidates.logits, NULL, candidates.count, most
-            ), 0,
-        )
-    sort_keys[floating](candidates, 0)
+    order_most_probable[floating](candidates, most, 0)
     classes += selected.row * plan.strides[0][CLASSES]
     results += selected.row * plan.strides[0][ROW_RESULT]
     for i in range(most):
         (<int64_t *> (classes + i * plan.stride[CLASSES]))[0] = candidates.classes[i]
         (<floating *> (results + i * plan.stride[ROW_RESULT]))[0] = log_probability_of[floating](
-            selected, number_of_key[floating](candidates.keys[i], 0), candidates.classes[i]
+            selected, (<floating *> candidates.logits)[i], candidates.classes[i]
         )
 
 
@@ -2312,11 +2305,7 @@ cdef void draw_from_candidates(Selected *selected, double total, floating type_t
     cdef double wanted
     cdef npy_intp i
     collect_candidates[floating](selected, 0)
-    if candidates.count > selection.most:
-        keep_up_to[floating](
-            candidates,
-            find_cut[floating](candidates, logits, NULL, candidates.count, selection.most), 0,
-        )
+    keep_most_probable[floating](candidates, selection.most, 0)
     weigh_candidates[floating](selected, 0)
     if selection.top_p < 1:
         if selection.most < selected.job.plan.n:

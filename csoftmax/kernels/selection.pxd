@@ -36,10 +36,12 @@ cdef extern from * nogil:
 
 
 cdef enum:
-    MOST_VECTORS = 32    # of which a group has a lane of each
-    GROUPS_PER_CLASS = 4    # that is wanted: then a fourth of the groups have candidates
+    MOST_VECTORS = 128    # of which a group has a lane of each
+    GROUPS_PER_CLASS = 3    # that is wanted, at least
     BLOCK = 128          # exponentials that are added up by themselves
     BITS_OF_BINS = 11
+    FEW_KEYS = 16        # are sorted
+    FEW_CANDIDATES = 64  # are compared with each other
 
 
 cdef struct Selection:
@@ -133,6 +135,20 @@ cdef inline floating number_of_key(uint64_t key, floating type_tag) noexcept nog
         return d.value
 
 
+cdef inline void sort_few(uint64_t *keys, double *weights, npy_intp count) noexcept nogil:
+    """The largest first."""
+    cdef npy_intp i, place
+    cdef uint64_t key
+    cdef double weight
+    for i in range(1, count):
+        key, weight = keys[i], weights[i]
+        place = i
+        while place > 0 and keys[place - 1] < key:
+            keys[place], weights[place] = keys[place - 1], weights[place - 1]
+            place -= 1
+        keys[place], weights[place] = key, weight
+
+
 cdef inline Cut find_cut(
     Candidates *room, const floating *logits, const double *weights, npy_intp count, double wanted
 ) noexcept nogil:
@@ -140,16 +156,15 @@ cdef inline Cut find_cut(
     cdef uint64_t *keys = room.keys
     cdef double *left = <double *> room.other_keys
     cdef double *bins = room.bins
-    cdef double above = 0, weight
+    cdef double above = 0
     cdef uint64_t lowest, highest, key
     cdef npy_intp i, kept, bin
     cdef int shift
     cdef Cut cut
     for i in range(count):
         keys[i] = key_of(logits[i])
-    for i in range(count):
         left[i] = 1 if weights == NULL else weights[i]
-    while True:
+    while count > FEW_KEYS:
         lowest = highest = keys[0]
         for i in range(1, count):
             lowest = min(lowest, keys[i])
@@ -167,17 +182,20 @@ cdef inline Cut find_cut(
             bin -= 1
         kept = 0
         for i in range(count):
-            key, weight = keys[i], left[i]
-            keys[kept] = key
-            left[kept] = weight
+            key = keys[i]
+            keys[kept], left[kept] = key, left[i]
             kept += <npy_intp> ((key - lowest) >> shift) == bin
         count = kept
-    cut.key = lowest
-    cut.equal = 1
-    above += left[0]
-    while cut.equal < count and above < wanted:
-        above += left[cut.equal]
-        cut.equal += 1
+    if count <= FEW_KEYS:
+        sort_few(keys, left, count)
+    cut.key = keys[0]
+    cut.equal = 0
+    for i in range(count):
+        cut.equal = cut.equal + 1 if keys[i] == cut.key else 1
+        cut.key = keys[i]
+        above += left[i]
+        if above >= wanted:
+            break
     return cut
 
 
@@ -199,9 +217,41 @@ cdef inline void keep_up_to(Candidates *all, Cut cut, floating type_tag) noexcep
     all.count = kept
 
 
-cdef inline void sort_keys(Candidates *all, floating type_tag) noexcept nogil:
-    """The largest first, with their classes: by one digit after another, from the last to the
-    first, so that what is equal stays in the order of classes. Digits are as long as there are many
+cdef inline int count_larger(
+    const floating *x, npy_intp padded, floating than, int *equal
+) noexcept nogil:
+    cdef int larger = 0, as_large = 0
+    cdef npy_intp i
+    for i in range(padded):
+        larger += x[i] > than
+        as_large += x[i] == than
+    equal[0] = as_large
+    return larger
+
+
+cdef inline void order_few(Candidates *all, floating type_tag) noexcept nogil:
+    """The largest first: each goes to the place that as many larger ones leave it. Vector code
+    without a branch is faster for a few than any sort."""
+    cdef floating *logits = <floating *> all.logits
+    cdef floating *ordered = <floating *> all.other_keys
+    cdef npy_intp padded = whole_lanes[floating](all.count, 0), i, j
+    cdef int place, equal
+    for i in range(all.count, padded):
+        logits[i] = -INFINITY
+    for i in range(all.count):
+        place = count_larger(logits, padded, logits[i], &equal)
+        if equal > 1:
+            for j in range(i):
+                place += logits[j] == logits[i]
+        ordered[place] = logits[i]
+        all.other_classes[place] = all.classes[i]
+    all.logits = ordered
+    all.classes, all.other_classes = all.other_classes, all.classes
+
+
+cdef inline void sort_candidates(Candidates *all, floating type_tag) noexcept nogil:
+    """The largest first: by one digit of their keys after another, from the last to the first, so
+    that what is equal stays in the order of classes. Digits are as long as there are many
     candidates."""
     cdef npy_intp *ends = <npy_intp *> all.bins
     cdef npy_intp count = all.count, i, end, size
@@ -235,7 +285,28 @@ cdef inline void sort_keys(Candidates *all, floating type_tag) noexcept nogil:
         all.classes, all.other_classes = all.other_classes, all.classes
         shift += bits
     for i in range(count):
-        all.keys[i] = highest - all.keys[i]
+        (<floating *> all.logits)[i] = number_of_key[floating](highest - all.keys[i], 0)
+
+
+cdef inline void keep_most_probable(
+    Candidates *all, npy_intp most, floating type_tag
+) noexcept nogil:
+    """So many, in the order of classes."""
+    cdef const floating *logits = <const floating *> all.logits
+    if all.count > most:
+        keep_up_to[floating](all, find_cut[floating](all, logits, NULL, all.count, most), 0)
+
+
+cdef inline void order_most_probable(
+    Candidates *all, npy_intp most, floating type_tag
+) noexcept nogil:
+    """So many, the most probable first."""
+    if all.count > FEW_CANDIDATES:
+        keep_most_probable[floating](all, most, 0)
+    if all.count > FEW_CANDIDATES:
+        sort_candidates[floating](all, 0)
+    else:
+        order_few[floating](all, 0)
 
 
 # Candidates
@@ -293,10 +364,18 @@ cdef inline floating bound_of_groups(
     Candidates *all, npy_intp most, floating type_tag
 ) noexcept nogil:
     """Of the so many most probable classes none has a smaller logit."""
+    cdef const floating *maxima = <const floating *> all.maxima
     cdef Cut cut
-    if all.groups < most:
+    cdef npy_intp i
+    cdef int equal, larger
+    if all.groups < 2 * most:    # which would keep most candidates
         return -INFINITY
-    cut = find_cut[floating](all, <floating *> all.maxima, NULL, all.groups, most)
+    if all.groups <= FEW_CANDIDATES:
+        for i in range(all.groups):
+            larger = count_larger(maxima, all.groups, maxima[i], &equal)
+            if larger < most <= larger + equal:
+                return maxima[i]
+    cut = find_cut[floating](all, maxima, NULL, all.groups, most)
     return number_of_key[floating](cut.key, 0)
 
 
@@ -396,13 +475,14 @@ cdef inline npy_intp place_in_block(
 ) noexcept nogil:
     """Where exponentials, added to what is before the block, pass the target; else the last of
     them that is not 0."""
+    cdef floating e[BLOCK]
     cdef npy_intp place = 0, i
-    cdef double e
     for i in range(n):
-        e = exponential(x[i], params, GENERAL)
-        before += e
-        if e > 0:
+        e[i] = exponential(x[i], params, GENERAL)
+    for i in range(n):
+        before += e[i]
+        if e[i] > 0:
             place = i
-        if before > target:
-            break
+            if before > target:
+                break
     return place
