@@ -2178,6 +2178,9 @@ cdef void write_top(Selected *selected, floating type_tag) noexcept nogil:
     selected.bound = bound_of_groups[floating](candidates, most, 0)
     collect_candidates[floating](selected, 0)
     order_most_probable[floating](candidates, most, 0)
+    for i in range(candidates.count, most):    # another thread has changed the logits meanwhile
+        candidates.classes[i] = i
+        (<floating *> candidates.logits)[i] = NAN
     classes += selected.row * plan.strides[0][CLASSES]
     results += selected.row * plan.strides[0][ROW_RESULT]
     for i in range(most):
@@ -2296,6 +2299,13 @@ cdef void weigh_candidates(Selected *selected, floating type_tag) noexcept nogil
         weights[i] = exponential(logits[i], &params, GENERAL)
 
 
+cdef void refuse_row(const Selected *selected) noexcept nogil:
+    """It has no distribution: its draws are no classes, and the call is refused."""
+    cdef npy_intp i
+    for i in range(selected.job.selection.draws):
+        place_of_draw(selected, i)[0] = -1
+
+
 cdef void draw_from_candidates(Selected *selected, double total, floating type_tag) noexcept nogil:
     """`total` is of all classes, where all are before the nucleus is taken."""
     cdef const Selection *selection = selected.job.selection
@@ -2316,6 +2326,9 @@ cdef void draw_from_candidates(Selected *selected, double total, floating type_t
         )
     if selection.log_min_p > -INFINITY:
         keep_min_p[floating](selected, 0)
+    if candidates.count == 0:    # another thread has changed the logits meanwhile
+        refuse_row(selected)
+        return
     accumulate(weights, candidates.count)
     total = weights[candidates.count - 1]
     for i in range(selection.draws):
@@ -2325,17 +2338,14 @@ cdef void draw_from_candidates(Selected *selected, double total, floating type_t
 
 
 cdef void draw(Selected *selected, floating type_tag) noexcept nogil:
-    """-1 of a row that has no distribution."""
     cdef const Selection *selection = selected.job.selection
     cdef double total = 0, bound = -INFINITY
     cdef bint are_all = selection.most >= selected.job.plan.n
     cdef bint is_filtered = (
         not are_all or selection.top_p < 1 or selection.log_min_p > -INFINITY
     )
-    cdef npy_intp i
     if not is_finite(selected.maximum):
-        for i in range(selection.draws):
-            place_of_draw(selected, i)[0] = -1
+        refuse_row(selected)
         return
     if are_all and (not is_filtered or selection.top_p < 1):
         total = sum_all_blocks[floating](selected, 0)

@@ -621,7 +621,7 @@ cdef bint read_filters(Call *call, object top_k, object top_p, object min_p) exc
     cdef double half_ulp = 2.0**-25 if call.type_number == NPY_FLOAT else 2.0**-54, least
     cdef DoubleDouble log_least
     cdef int overflow = 0
-    call.selection.most = call.plan.n
+    call.selection.most = max(call.plan.n, 1)
     if top_k is not None:
         if type(top_k) is not int:
             return False
@@ -692,14 +692,9 @@ def sample(logits, axis, temperature, top_k, top_p, min_p, where, uniform, tuple
     if call.plan.n == 0:
         return 0
     call.selection.draws = classes.size // call.plan.rows
-    if size:
-        set_draws(&call, CLASSES, classes, len(size))
-        if uniforms is not None:
-            set_draws(&call, UNIFORMS, uniforms, len(size))
-    else:
-        set_operand(&call.plan, CLASSES, classes, &call.row_axes)
-        if uniforms is not None:
-            set_operand(&call.plan, UNIFORMS, uniforms, &call.row_axes)
+    set_draws(&call, CLASSES, classes, len(size))
+    if uniforms is not None:
+        set_draws(&call, UNIFORMS, uniforms, len(size))
     value = computed(&call, classes, None)
     for i in range(classes.size):
         if (<int64_t *> classes.data)[i] < 0:
@@ -709,7 +704,7 @@ def sample(logits, axis, temperature, top_k, top_p, min_p, where, uniform, tuple
 
 cdef object set_draws(Call *call, int role, ndarray x, int axes):
     """Several for each row, along the first axes."""
-    set_operand(&call.plan, role, (<object> x)[(0,) * axes], &call.row_axes)
+    set_operand(&call.plan, role, (<object> x)[(*(0,) * axes, ...)], &call.row_axes)
     call.plan.stride[role] = call.plan.rows * sizeof(double)
 
 

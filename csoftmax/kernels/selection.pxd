@@ -95,6 +95,7 @@ cdef inline npy_intp bytes_of_candidates(npy_intp n, floating type_tag) noexcept
 cdef inline Candidates candidates_at(char *place, npy_intp n, floating type_tag) noexcept nogil:
     cdef npy_intp count = whole_lanes[floating](n, 0)
     cdef Candidates candidates
+    candidates.count = 0
     candidates.weights = <double *> place
     candidates.bins = candidates.weights + count
     candidates.keys = <uint64_t *> (candidates.bins + (<npy_intp> 1 << bits_of_bins(count)))
