@@ -240,6 +240,14 @@ def as_integer(value, name):
         raise TypeError(f"{name} must be an integer, got {value!r}") from None
 
 
+def as_share(value, name):
+    if not isinstance(value, numbers.Real):
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    if not 0 <= value <= 1:
+        raise ValueError(f"{name} must be in [0, 1], got {value}")
+    return float(value)
+
+
 def require_out(out, shape):
     if not isinstance(out, np.ndarray) or hasattr(out, "mask"):    # under which nothing is written
         kind = f"{type(out).__module__}.{type(out).__name__}".removeprefix("builtins.")

@@ -21,6 +21,7 @@ from csoftmax._arguments import (
     as_array,
     as_integer,
     as_mask,
+    as_share,
     as_temperature,
     computed,
     computed_type,
@@ -246,7 +247,7 @@ def cross_entropy(
     losses = by_blocks(
         _losses.cross_entropy, loss.rows, *loss.operands(temperature, where), loss.dtype,
         whole=(loss.axis,), names=("sample_weight", "temperature", "where"), reduction="none",
-        label_smoothing=_losses.as_label_smoothing(label_smoothing), **loss.keywords,
+        label_smoothing=as_share(label_smoothing, "label_smoothing"), **loss.keywords,
     )  # fmt: skip
     return reduced(losses, reduction, loss.divisor())
 
@@ -262,7 +263,7 @@ def cross_entropy_value_and_grad(
     losses, grad = both_by_blocks(
         losses_and_grad, (loss.rows, all_of(loss.logits)), [*operands, divisor], [*labels, ()],
         loss.dtype, whole=(loss.axis,),
-        label_smoothing=_losses.as_label_smoothing(label_smoothing), **loss.keywords,
+        label_smoothing=as_share(label_smoothing, "label_smoothing"), **loss.keywords,
     )  # fmt: skip
     return reduced(losses, reduction, divisor), grad
 

@@ -1,7 +1,5 @@
 """cross_entropy, its gradient and Hessian, and nll_loss."""
 
-import numbers
-
 import numpy as np
 
 from csoftmax._arguments import (
@@ -11,6 +9,7 @@ from csoftmax._arguments import (
     as_logits,
     as_mask,
     as_out,
+    as_share,
     as_temperature,
     computed,
     computed_type,
@@ -431,7 +430,7 @@ def checked(
     logits, target, axis, *others = checked_of_either(
         logits, target, axis, weight, sample_weight, ignore_index, reduction, "logits", True
     )
-    label_smoothing = as_label_smoothing(label_smoothing)
+    label_smoothing = as_share(label_smoothing, "label_smoothing")
     temperature = as_temperature(temperature, logits, (axis,))
     return logits, target, axis, *others, label_smoothing, temperature, as_mask(where, logits)
 
@@ -476,14 +475,6 @@ def as_ignore_index(ignore_index):
     if not -(2**63) <= ignore_index < 2**63:
         raise ValueError(f"ignore_index must be an int64, got {ignore_index}")
     return ignore_index
-
-
-def as_label_smoothing(label_smoothing):
-    if not isinstance(label_smoothing, numbers.Real):
-        raise TypeError(f"label_smoothing must be a number, got {label_smoothing!r}")
-    if not 0 <= label_smoothing <= 1:
-        raise ValueError(f"label_smoothing must be in [0, 1], got {label_smoothing}")
-    return float(label_smoothing)
 
 
 def as_class_weight(weight, classes, dtype):
