@@ -16,6 +16,7 @@ from csoftmax._losses import (
     cross_entropy_value_and_grad,
     nll_loss,
 )
+from csoftmax._sampling import sample, top_log_probs
 from csoftmax._softmax import (
     entropy,
     log_softmax,
@@ -42,6 +43,7 @@ __all__ = [
     "logsumexp",
     "nll_loss",
     "reference",
+    "sample",
     "set_num_threads",
     "show_config",
     "sigmoid",
@@ -49,4 +51,5 @@ __all__ = [
     "softmax_and_logsumexp",
     "softmax_jacobian",
     "softmax_vjp",
+    "top_log_probs",
 ]

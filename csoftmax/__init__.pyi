@@ -36,6 +36,7 @@ __all__ = [
     "logsumexp",
     "nll_loss",
     "reference",
+    "sample",
     "set_num_threads",
     "show_config",
     "sigmoid",
@@ -43,6 +44,7 @@ __all__ = [
     "softmax_and_logsumexp",
     "softmax_jacobian",
     "softmax_vjp",
+    "top_log_probs",
 ]
 
 __version__: str
@@ -85,6 +87,19 @@ _Axes: TypeAlias = SupportsIndex | tuple[SupportsIndex, ...] | None
 _Rows64: TypeAlias = NDArray[np.float64] | Any
 _Rows32: TypeAlias = NDArray[np.float32] | Any
 _Rows: TypeAlias = NDArray[Any] | Any
+_Indices: TypeAlias = NDArray[np.int64] | Any
+
+# What numpy.random.default_rng takes, in every version of NumPy.
+_Rng: TypeAlias = (
+    np.random.Generator
+    | np.random.BitGenerator
+    | np.random.SeedSequence
+    | SupportsIndex
+    | Sequence[int]
+    | NDArray[np.integer]
+    | None
+)
+_Size: TypeAlias = SupportsIndex | Sequence[SupportsIndex] | None
 
 # One generic protocol for these three would take mypy minutes.
 class _SupportsArray(Protocol):
@@ -304,6 +319,47 @@ def entropy(
 def entropy(
     logits: _Array, /, axis: _Axes = -1, *, temperature: _Real = 1.0, where: _Mask | None = None,
 ) -> _Rows: ...
+@overload
+def top_log_probs(
+    logits: _Lazy, k: SupportsIndex, /, axis: SupportsIndex = -1, *, temperature: _Real = 1.0,
+    where: _Mask | None = None,
+) -> tuple[_Lazy, _Lazy]: ...
+@overload
+def top_log_probs(
+    logits: _Double, k: SupportsIndex, /, axis: SupportsIndex = -1, *, temperature: _Real = 1.0,
+    where: _Mask | None = None,
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]: ...
+@overload
+def top_log_probs(
+    logits: _Single, k: SupportsIndex, /, axis: SupportsIndex = -1, *, temperature: _Real = 1.0,
+    where: _Mask | None = None,
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]: ...
+@overload
+def top_log_probs(
+    logits: _Array, k: SupportsIndex, /, axis: SupportsIndex = -1, *, temperature: _Real = 1.0,
+    where: _Mask | None = None,
+) -> tuple[NDArray[np.int64], NDArray[Any]]: ...
+@overload
+def sample(
+    logits: _Lazy, /, axis: SupportsIndex = -1, *, temperature: _Real = 1.0,
+    top_k: SupportsIndex | None = None, top_p: float | np.floating = 1.0,
+    min_p: float | np.floating = 0.0, where: _Mask | None = None, rng: _Rng = None,
+    size: _Size = None,
+) -> _Lazy: ...
+@overload
+def sample(
+    logits: _Array, /, axis: SupportsIndex = -1, *, temperature: _Real = 1.0,
+    top_k: SupportsIndex | None = None, top_p: float | np.floating = 1.0,
+    min_p: float | np.floating = 0.0, where: _Mask | None = None, rng: _Rng = None,
+    size: SupportsIndex,
+) -> NDArray[np.int64]: ...
+@overload
+def sample(
+    logits: _Array, /, axis: SupportsIndex = -1, *, temperature: _Real = 1.0,
+    top_k: SupportsIndex | None = None, top_p: float | np.floating = 1.0,
+    min_p: float | np.floating = 0.0, where: _Mask | None = None, rng: _Rng = None,
+    size: _Size = None,
+) -> _Indices: ...
 @overload
 def cross_entropy(
     logits: _Lazy, target: _Real, /, axis: SupportsIndex = -1, *, weight: _Array | None = None,

@@ -13,7 +13,7 @@ from .exact import limits_of
 USABLE = [isa for isa in _dispatch.isas_built if isa in _dispatch.isas_supported]
 WITH_KERNELS = [
     csoftmax._softmax, csoftmax._losses, csoftmax._divergence, csoftmax._gradients,
-    csoftmax._binary, _dispatch,
+    csoftmax._binary, csoftmax._sampling, _dispatch,
 ]  # fmt: skip
 
 

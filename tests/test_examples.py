@@ -46,8 +46,8 @@ def test_cross_entropy_is_minus_log_of_one_probability():
 
 @pytest.mark.parametrize(
     "module",
-    ["_binary", "_config", "_divergence", "_gradients", "_losses", "_softmax", "_threads",
-     "reference"],
+    ["_binary", "_config", "_divergence", "_gradients", "_losses", "_sampling", "_softmax",
+     "_threads", "reference"],
 )  # fmt: skip
 def test_docstrings(module):
     module = importlib.import_module(f"csoftmax.{module}")
