@@ -15,7 +15,7 @@ import dask.array as da
 import numpy as np
 from dask.array.core import unify_chunks
 
-from csoftmax import _binary, _divergence, _gradients, _losses, _softmax, _threads
+from csoftmax import _binary, _divergence, _gradients, _losses, _sampling, _softmax, _threads
 from csoftmax._arguments import (
     INTEGERS,
     as_array,
@@ -157,6 +157,55 @@ def entropy(logits, axis, temperature, where):
         _softmax.entropy, rows, operands, [all_of(logits), rows, all_of(logits)],
         computed_type(logits), whole=axes, names=("temperature", "where"), axis=axes,
     )  # fmt: skip
+
+
+def top_log_probs(logits, k, axis, temperature, where):
+    logits, axis = as_whole_rows(logits, axis, "top_log_probs")
+    k = _sampling.as_count(k, logits.shape[axis])
+    labels, rows, dtype = all_of(logits), without((axis,), logits), computed_type(logits)
+    operands = [logits, k, lazy_temperature(temperature, logits, (axis,)), lazy_mask(where, logits)]
+    return both_by_blocks(
+        _sampling.top_log_probs, (labels, labels), operands, [labels, (), rows, labels],
+        (np.int64, dtype), whole=(axis,), names=("temperature", "where"), adjust_chunks={axis: k},
+        axis=axis,
+    )  # fmt: skip
+
+
+def sample(logits, axis, temperature, top_k, top_p, min_p, where, uniform, size):
+    """The random numbers are drawn at once, those that the NumPy array would have."""
+    logits, axis = as_whole_rows(logits, axis, "sample")
+    temperature = lazy_temperature(temperature, logits, (axis,))
+    where = lazy_mask(where, logits)
+    rows = without((axis,), logits)
+    shape = (*size, *(logits.shape[i] for i in rows))
+    if math.isnan(math.prod(shape)):
+        raise ValueError(
+            "sample needs to know how many rows there are, to draw a random number for each: "
+            "logits.compute_chunk_sizes() makes lengths known"
+        )
+    is_greedy = isinstance(temperature, float) and temperature == 0
+    numbers = da.zeros(shape, chunks=-1) if is_greedy else as_lazy(uniform(shape), "rng")
+    labels = (*range(logits.ndim, logits.ndim + len(size)), *rows)
+    return by_blocks(
+        draws_of_block, labels, [logits, numbers, temperature, where],
+        [all_of(logits), labels, rows, all_of(logits)], np.int64, whole=(axis,), axis=axis,
+        top_k=top_k, top_p=top_p, min_p=min_p, places_of_size=len(size),
+    )  # fmt: skip
+
+
+def draws_of_block(logits, numbers, temperature, where, *, places_of_size, **keywords):
+    return _sampling.drawn(
+        logits, temperature=temperature, where=where, size=numbers.shape[:places_of_size],
+        uniform=lambda shape: np.asarray(numbers, order="C"), name="a block of logits", **keywords,
+    )  # fmt: skip
+
+
+def as_whole_rows(logits, axis, what):
+    """Lazy logits and their one axis of classes."""
+    logits = as_lazy_logits(logits, "logits")
+    axis = normalized_axis(as_integer(axis, "axis"), logits.ndim)
+    require_whole(logits, (axis,), "logits", what)
+    return logits, axis
 
 
 def product(function, grad, y, name, axis, temperature, out):
@@ -661,13 +710,14 @@ def labels_of(operand, labels):
 
 
 def both_by_blocks(function, labels, operands, labels_of_operands, dtype, **keywords):
-    """Of a function with two results; `labels` are theirs. The pairs lie in the blocks of an array
-    that others never see."""
+    """Of a function with two results; `labels` are theirs, `dtype` is, or both are. The pairs lie
+    in the blocks of an array that others never see."""
     of_pairs = max(labels, key=len)
-    pairs = by_blocks(function, of_pairs, operands, labels_of_operands, dtype, **keywords)
+    dtypes = dtype if isinstance(dtype, tuple) else (dtype, dtype)
+    pairs = by_blocks(function, of_pairs, operands, labels_of_operands, dtypes[0], **keywords)
     return tuple(
-        by_blocks(part_of_pair, its_labels, [pairs], [of_pairs], dtype, place=place)
-        for place, its_labels in enumerate(labels)
+        by_blocks(part_of_pair, labels[i], [pairs], [of_pairs], dtypes[i], place=i)
+        for i in range(2)
     )
 
 

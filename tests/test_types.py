@@ -44,7 +44,8 @@ def holds(value, claim):
     [
         typed_usage.dtypes, typed_usage.parameters, typed_usage.outs, typed_usage.without_an_axis,
         typed_usage.losses, typed_usage.losses_and_gradients, typed_usage.gradients,
-        typed_usage.elementwise, typed_usage.the_rest, typed_usage.lazy, typed_usage.dlpack,
+        typed_usage.elementwise, typed_usage.sampling, typed_usage.the_rest, typed_usage.lazy,
+        typed_usage.dlpack,
     ],
 )  # fmt: skip
 def test_results_have_the_claimed_types(usage, monkeypatch):

@@ -191,6 +191,25 @@ def elementwise() -> None:
     assert_type(cs.log_sigmoid(INT8), NDArray[np.float32])
 
 
+def sampling() -> None:
+    top = cs.top_log_probs
+    assert_type(top(DOUBLE, 2), tuple[NDArray[np.int64], NDArray[np.float64]])
+    assert_type(top([1.0, 2.0], np.int8(2)), tuple[NDArray[np.int64], NDArray[np.float64]])
+    assert_type(top(SINGLE, 1, 0, where=BOOL), tuple[NDArray[np.int64], NDArray[np.float32]])
+    assert_type(top(HALF, 3, temperature=INDICES), tuple[NDArray[np.int64], NDArray[np.float32]])
+    assert_type(top(OnlyArray(), 3), tuple[NDArray[np.int64], NDArray[Any]])
+    assert_type(cs.sample(DOUBLE), NDArray[np.int64] | Any)
+    assert_type(cs.sample([1.0, 2.0], temperature=0), NDArray[np.int64] | Any)
+    assert_type(cs.sample(SINGLE, top_k=np.int64(2), top_p=1, rng=0), NDArray[np.int64] | Any)
+    rng = np.random.default_rng(0)
+    assert_type(cs.sample(HALF, -1, min_p=np.float32(0.5), rng=rng), NDArray[np.int64] | Any)
+    assert_type(cs.sample(OnlyArray(), where=BOOL, rng=[1, 2], size=()), NDArray[np.int64] | Any)
+    assert_type(cs.sample([1.0, 2.0], size=3), NDArray[np.int64])
+    assert_type(cs.sample(DOUBLE, size=(2, 0), rng=None), NDArray[np.int64] | Any)
+    token: int = int(cs.sample([1.0, 2.0], rng=INT[0]))
+    assert token < 2
+
+
 def the_rest() -> None:
     assert_type(cs.get_num_threads(), int)
     cs.set_num_threads(np.int64(cs.get_num_threads()))
@@ -217,6 +236,8 @@ def lazy() -> None:
     assert_type(cs.softmax_and_logsumexp(x), tuple[da.Array, da.Array])
     assert_type(cs.kl_divergence(DOUBLE, x, reduction=reduction), da.Array)
     assert_type(cs.kl_divergence_value_and_grad(x, DOUBLE), tuple[da.Array, da.Array])
+    assert_type(cs.top_log_probs(x, 2), tuple[da.Array, da.Array])
+    assert_type(cs.sample(x, top_p=0.9, size=2), da.Array)
     assert_type(cs.softmax_vjp(DOUBLE, x), da.Array)
     assert_type(cs.sigmoid(x), da.Array)
     assert_type(cs.log_sigmoid(x), da.Array)
@@ -270,6 +291,20 @@ REFUSED = [
     lambda: cs.kl_divergence(DOUBLE, DOUBLE, reduction="batchmean"),  # type: ignore
     lambda: cs.kl_divergence_value_and_grad(DOUBLE, DOUBLE, out=INT),  # type: ignore
     lambda: cs.nll_loss(DOUBLE, [0.5, 1.0, 2.0]),  # type: ignore
+    lambda: cs.top_log_probs(DOUBLE),  # type: ignore
+    lambda: cs.top_log_probs(DOUBLE, k=2),  # type: ignore
+    lambda: cs.top_log_probs(DOUBLE, 2.0),  # type: ignore
+    lambda: cs.top_log_probs(DOUBLE, None),  # type: ignore
+    lambda: cs.top_log_probs(DOUBLE, 2, (0, 1)),  # type: ignore
+    lambda: cs.sample(COMPLEX),  # type: ignore
+    lambda: cs.sample(DOUBLE, None),  # type: ignore
+    lambda: cs.sample(DOUBLE, top_k=2.0),  # type: ignore
+    lambda: cs.sample(DOUBLE, top_p=None),  # type: ignore
+    lambda: cs.sample(DOUBLE, min_p="0.1"),  # type: ignore
+    lambda: cs.sample(DOUBLE, rng="seed"),  # type: ignore
+    lambda: cs.sample(DOUBLE, rng=0.5),  # type: ignore
+    lambda: cs.sample(DOUBLE, size=2.0),  # type: ignore
+    lambda: cs.sample(DOUBLE, replace=False),  # type: ignore
     lambda: cs.softmax_vjp(COMPLEX, DOUBLE),  # type: ignore
     lambda: cs.softmax_vjp(DOUBLE),  # type: ignore
     lambda: cs.softmax_jacobian(DOUBLE, None),  # type: ignore
