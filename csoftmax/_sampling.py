@@ -288,6 +288,8 @@ def as_filters(top_k, top_p, min_p):
 
 
 def as_size(size):
+    if type(size) is int and size >= 0:    # nearly always
+        return (size,)
     try:
         shape = tuple(map(operator.index, size if isinstance(size, tuple | list) else (size,)))
     except TypeError:

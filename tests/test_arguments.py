@@ -30,7 +30,9 @@ def last_wrong(values, wrong):
 def good_arguments(function, shape):
     x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     target = x > 0 if function.axes == "none" else np.arange(shape[0]) % shape[1]
-    return {"target": target, "y": np.full_like(x, 0.1), **dict.fromkeys(OF_NUMBERS - {"y"}, x)}
+    return {
+        "target": target, "y": np.full_like(x, 0.1), "k": 2, **dict.fromkeys(OF_NUMBERS - {"y"}, x),
+    }  # fmt: skip
 
 
 def wrong_numbers(parameter, function, shape):
@@ -141,6 +143,53 @@ def wrong_label_smoothing(function, shape):
         yield {"label_smoothing": smoothing}, TypeError, "label_smoothing must be a number, got"
 
 
+def wrong_k(function, shape):
+    for k in (0, -1, shape[1] + 1, 2**63, -(2**70), np.int8(0)):
+        message = f"k must be at least 1 and at most {shape[1]}, the number of classes; got {k}"
+        yield {"k": k}, ValueError, message
+    yield {"k": 1, "logits": np.ones((3, 0))}, ValueError, "at most 0, the number of classes; got 1"
+    for k in (2.0, "2", None, [2], np.float32(2), np.array([2]), (1, 2)):
+        yield {"k": k}, TypeError, "k must be an integer, got"
+
+
+def wrong_top_k(function, shape):
+    """0 and -1 stand for all classes in other libraries."""
+    for k in (0, -1, -(2**70), np.int64(0), False):
+        message = f"top_k must be at least 1, or None for all classes; got {int(k)}"
+        yield {"top_k": k}, ValueError, message
+    for k in (2.0, "2", [2], NAN, np.array([2])):
+        yield {"top_k": k}, TypeError, "top_k must be an integer, got"
+
+
+def wrong_share(parameter):
+    def wrong(function, shape):
+        for share in (-1, 2, -0.1, 1.0000001, NAN, INF, -INF, 10**400, np.float32(1.5)):
+            for more in ({}, {"temperature": 0}, {"size": 0}):
+                message = re.escape(f"{parameter} must be in [0, 1], got {share}")
+                yield {parameter: share, **more}, ValueError, message
+        for share in ("0.1", None, 1j, [0.1], np.ones(shape[0])):
+            yield {parameter: share}, TypeError, f"{parameter} must be a number, got"
+
+    return wrong
+
+
+def wrong_rng(function, shape):
+    """By NumPy."""
+    for rng in ("seed", 0.5, object(), np.random):
+        yield {"rng": rng}, TypeError, None
+    yield {"rng": -1}, ValueError, "non-negative"
+
+
+def wrong_size(function, shape):
+    for size in (-1, (2, -3), [-1], np.int64(-2), -(2**70)):
+        yield {"size": size}, ValueError, re.escape(f"size must be at least 0, got {size}")
+    for size in (1.0, "3", (1.5, 2), (1, None), (2, (3,)), np.array([2])):
+        yield {"size": size}, TypeError, "size must be an int, a tuple of ints or None, got"
+    for size in (2**62, (2**40, 2**40), (1,) * 64, 2**70):    # by NumPy, or no memory
+        yield {"size": size}, (ValueError, MemoryError, OverflowError), None
+        yield {"size": size, "temperature": 0}, (ValueError, MemoryError, OverflowError), None
+
+
 def wrong_ignore_index(function, shape):
     for index in (1.5, "0", None):
         yield {"ignore_index": index}, TypeError, "ignore_index must be an integer, got"
@@ -236,7 +285,9 @@ WRONG = {
     "out": wrong_out,
     "reduction": wrong_reduction, "label_smoothing": wrong_label_smoothing, "weight": wrong_weight,
     "ignore_index": wrong_ignore_index, "pos_weight": wrong_pos_weight,
-    "sample_weight": wrong_sample_weight, "target": wrong_target,
+    "sample_weight": wrong_sample_weight, "target": wrong_target, "k": wrong_k,
+    "top_k": wrong_top_k, "top_p": wrong_share("top_p"), "min_p": wrong_share("min_p"),
+    "rng": wrong_rng, "size": wrong_size,
 }  # fmt: skip
 # What an `out` may be, and that it is an input.
 OUTS = {
@@ -303,6 +354,47 @@ def test_position_of_a_bad_index_in_more_dimensions():
     target[1, 3] = 9
     with pytest.raises(IndexError, match=r"target\[1, 3\] is 9"):
         csoftmax.cross_entropy(np.zeros((2, 4, 5)), target, 1)
+
+
+NO_DISTRIBUTION = {
+    "a logit is nan": [NAN, 1, INF, -INF],
+    "a logit is inf": [0, -INF, INF, 1],
+    "every logit is -inf": [-INF] * 4,
+}
+
+
+@pytest.mark.parametrize("keywords", [{}, {"temperature": 0}, {"size": 2}, {"top_k": 1}], ids=str)
+@pytest.mark.parametrize("why", NO_DISTRIBUTION)
+def test_rows_that_have_no_distribution(why, keywords, dtype, build):
+    """The first of them in C order is named, and the reason."""
+    x = np.zeros((2, 3, 5, 4), dtype)
+    x[1, 0, 3:] = x[1, 2] = x[0, 2, 4] = NO_DISTRIBUTION[why]
+    for given, where in ((x, r"row \(0, 2, 4\) of "), (x[1, 0], "row 3 of "), (x[1, 2, 0], "in ")):
+        message = f"there is no distribution to draw from .*{where}logits: {why}$"
+        for axis in range(given.ndim):
+            turned = np.moveaxis(given, -1, axis)
+            for one in (turned, turned.tolist(), turned.astype(turned.dtype.newbyteorder())):
+                with pytest.raises(ValueError, match=message):
+                    csoftmax.sample(one, axis, **keywords)
+
+
+def test_rows_that_have_no_class(build):
+    x = np.zeros((2, 3, 4))
+    where = x == 0
+    where[1, 1] = False
+    x[1, 1, 0] = NAN    # which is not seen
+    for axis in range(3):
+        turned, mask = np.moveaxis(x, -1, axis), np.moveaxis(where, -1, axis)
+        message = r"row \(1, 1\) of logits: `where` leaves no class$"
+        with pytest.raises(ValueError, match=message):
+            csoftmax.sample(turned, axis, where=mask)
+        with pytest.raises(ValueError, match=r"row \(0, 0\) of logits: `where` leaves no class$"):
+            csoftmax.sample(turned, axis, where=[[[False]]])
+        with pytest.raises(ValueError, match=r"row \(0, 0\) of logits: there are no classes$"):
+            csoftmax.sample(np.moveaxis(x[..., :0], -1, axis), axis, size=2)
+    x[1, 0], where[1, 0, 1:] = -INF, False
+    with pytest.raises(ValueError, match=r"row \(1, 0\) of logits: every logit is -inf$"):
+        csoftmax.sample(x, where=where)
 
 
 class OfAnEnumeration(str):

@@ -197,6 +197,109 @@ def test_targets_that_are_probabilities_are_not_kept():
         assert bool(names) == needs_blocks
 
 
+# From logits to classes
+
+FILTERS = [
+    {}, {"temperature": 0.5, "top_k": 3}, {"top_p": 0.8, "min_p": 0.05}, {"temperature": 0},
+    {"where": LOGITS > -2, "temperature": "rows"},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("chunks", CHUNKS)
+@pytest.mark.parametrize("axis", [-1, 0, 1])
+@pytest.mark.parametrize("keywords", FILTERS, ids=lambda keywords: "-".join(keywords) or "all")
+def test_the_same_draws(keywords, axis, chunks, dtype):
+    """Of the same seed, whatever the chunks; also where masks and temperatures are lazy."""
+    logits = LOGITS.astype(dtype)
+    forms = [keywords]
+    if "where" in keywords:
+        rows = np.moveaxis(LOGITS, axis, -1)[..., 0]
+        keywords = keywords | {"temperature": np.where(rows > 0, 0.7, 0)}
+        whole = axes_of(axis)
+        forms = [keywords, {name: lazy(one, chunks, whole) for name, one in keywords.items()}]
+    made = lazy(logits, chunks, whole=axes_of(axis))
+    for size in (None, 3, (2, 4), (3, 0)):
+        expected = csoftmax.sample(logits, axis, size=size, rng=5, **keywords)
+        for given in forms:
+            result = csoftmax.sample(made, axis, size=size, rng=5, **given)
+            assert isinstance(result, da.Array)
+            assert (result.shape, result.dtype) == (expected.shape, expected.dtype)
+            np.testing.assert_array_equal(result.compute(), expected)
+
+
+@pytest.mark.parametrize("chunks", CHUNKS)
+@pytest.mark.parametrize("axis", [-1, 0, 1])
+def test_the_same_first_classes(axis, chunks, dtype):
+    logits = LOGITS.astype(dtype).round(0)    # among which are equal ones
+    made = lazy(logits, chunks, whole=axes_of(axis))
+    for k in (1, np.int8(2), SHAPE[axis]):
+        for keywords in ({}, {"temperature": 0}, {"where": LOGITS > -2, "temperature": 0.5}):
+            expected = csoftmax.top_log_probs(logits, k, axis, **keywords)
+            results = csoftmax.top_log_probs(made, k, axis, **keywords)
+            for result, right in zip(results, expected, strict=True):
+                assert isinstance(result, da.Array)
+                assert (result.shape, result.dtype) == (right.shape, right.dtype)
+                assert result.compute().dtype == right.dtype
+                if right.dtype == np.int64:
+                    np.testing.assert_array_equal(result.compute(), right)
+                else:
+                    assert_close(result.compute(), right)
+
+
+def test_draws_from_one_row():
+    made, row = da.from_array(LOGITS[0, 0], 6), LOGITS[0, 0]
+    for size in (None, 5):
+        drawn = csoftmax.sample(made, rng=3, size=size).compute()
+        np.testing.assert_array_equal(drawn, csoftmax.sample(row, rng=3, size=size))
+    indices, _ = csoftmax.top_log_probs(made, 2)
+    np.testing.assert_array_equal(indices.compute(), csoftmax.top_log_probs(row, 2)[0])
+
+
+def test_random_numbers_are_drawn_at_the_call():
+    """So a second computation gives the same, and calls follow one another as without Dask."""
+    rng, other = np.random.default_rng(1), np.random.default_rng(1)
+    made = da.from_array(LOGITS, (2, 3, 6))
+    results = [csoftmax.sample(made, rng=rng, size=size) for size in (None, 2)]
+    assert rng.random() == other.random(4 * 5 * 3 + 1)[-1]
+    other = np.random.default_rng(1)
+    expected = [csoftmax.sample(LOGITS, rng=other, size=size) for size in (None, 2)]
+    for result, right in zip(reversed(results), reversed(expected), strict=True):
+        for _ in range(2):
+            np.testing.assert_array_equal(result.compute(), right)
+    rng, other = np.random.default_rng(1), np.random.default_rng(1)
+    for keywords in ({"temperature": 0}, {"temperature": np.zeros(()), "size": 3}, {"size": 0}):
+        csoftmax.sample(made, rng=rng, **keywords).compute()
+    with pytest.raises(ValueError, match="rechunk"):
+        csoftmax.sample(made.rechunk(3), rng=rng)
+    assert rng.random() == other.random()
+    both = csoftmax.sample(made), csoftmax.sample(made)    # None: others each time
+    assert (both[0] != both[1]).any().compute()
+
+
+def test_rows_and_classes_of_unknown_number():
+    made = da.from_array(LOGITS[0], (2, 6))
+    some = made[made[:, 0] > 0]
+    for keywords in ({}, {"temperature": 0}, {"size": 0}):
+        with pytest.raises(ValueError, match=r"logits\.compute_chunk_sizes\(\)"):
+            csoftmax.sample(some, **keywords)
+    known = LOGITS[0][LOGITS[0, :, 0] > 0]
+    for result, right in zip(
+        csoftmax.top_log_probs(some, 2), csoftmax.top_log_probs(known, 2), strict=True
+    ):
+        assert_close(result.compute(), right, dtype=LOGITS.dtype)
+    drawn = csoftmax.sample(some.compute_chunk_sizes(), rng=0)
+    np.testing.assert_array_equal(drawn.compute(), csoftmax.sample(known, rng=0))
+
+    counts = LOGITS[0, 0] > 0
+    classes, known = made.rechunk((2, 6))[:, da.from_array(counts, 6)], LOGITS[0][:, counts]
+    drawn = csoftmax.sample(classes, rng=0, size=2)
+    np.testing.assert_array_equal(drawn.compute(), csoftmax.sample(known, rng=0, size=2))
+    indices, _ = csoftmax.top_log_probs(classes, 1)
+    np.testing.assert_array_equal(indices.compute(), csoftmax.top_log_probs(known, 1)[0])
+    with pytest.raises(ValueError, match=f"at most {counts.sum()}, the number of classes"):
+        csoftmax.top_log_probs(classes, 6)[0].compute()
+
+
 # Rows in several chunks
 
 def limits_of_parts(limits, dtype, has_temperature):
@@ -378,6 +481,19 @@ TARGET = da.zeros((4, 5), dtype=int, chunks=2)
         (lambda: csoftmax.nll_loss(PARTS, TARGET), ValueError, r"log_probs\.rechunk"),
         (lambda: csoftmax.kl_divergence(PARTS, PARTS), ValueError, r"logits\.rechunk\(\{2: -1\}\)"),
         (lambda: csoftmax.kl_divergence(ROWS, TARGET), ValueError, "the shape of the logits"),
+        (lambda: csoftmax.top_log_probs(PARTS, 2), ValueError, r"logits\.rechunk\(\{2: -1\}\)"),
+        (lambda: csoftmax.top_log_probs(ROWS, 7), ValueError, "k must be at least 1 and at most 6"),
+        (lambda: csoftmax.top_log_probs(ROWS, 2.0), TypeError, "k must be an integer"),
+        (lambda: csoftmax.top_log_probs(ROWS, 2, None), TypeError, "axis must be an integer"),
+        (lambda: csoftmax.sample(PARTS), ValueError, r"logits\.rechunk\(\{2: -1\}\)"),
+        (lambda: csoftmax.sample(ROWS, 3), np.exceptions.AxisError, "axis 3"),
+        (lambda: csoftmax.sample(ROWS, top_k=0), ValueError, "or None for all classes; got 0"),
+        (lambda: csoftmax.sample(ROWS, top_p=1.5), ValueError, r"top_p must be in \[0, 1\]"),
+        (lambda: csoftmax.sample(ROWS, min_p=-1), ValueError, r"min_p must be in \[0, 1\]"),
+        (lambda: csoftmax.sample(ROWS, size=-1), ValueError, "size must be at least 0"),
+        (lambda: csoftmax.sample(ROWS, rng="a"), TypeError, None),
+        (lambda: csoftmax.sample(ROWS, where=ROWS), TypeError, "where must be an array of bool"),
+        (lambda: csoftmax.sample(ROWS, temperature=TARGET[:2]), ValueError, "temperature of shape"),
         (lambda: cross_entropy(ROWS, TARGET[:2]), ValueError, r"shape \(4, 5\), or probabilities"),
         (lambda: cross_entropy(ROWS, TARGET * 1.0), TypeError, "target must be class indices"),
         (lambda: csoftmax.nll_loss(ROWS, ROWS), ValueError, "target must be class indices"),
@@ -406,6 +522,10 @@ def test_errors_at_once(call, error, message):
     [
         (lambda: softmax(ROWS, temperature=-ROWS[..., 0]), ValueError, "at least 0"),
         (lambda: cross_entropy(ROWS, TARGET + 6), IndexError, "is 6, but classes are 0 to 5"),
+        (
+            lambda: csoftmax.sample(da.where(LOGITS[3, 1, 2] == ROWS, np.nan, ROWS)), ValueError,
+            r"row \(1, 1\) of a block of logits: a logit is nan",
+        ),
         (lambda: softmax(da.zeros((4, 4), chunks=2), None, temperature=0), ValueError, "rechunk"),
         (lambda: softmax(da.zeros((4, 4), chunks=2), (0, 1), temperature=0), ValueError, "chunks"),
     ],
@@ -428,6 +548,7 @@ def results(x, parts):
         csoftmax.softmax(x, temperature=np.linspace(0.5, 2, len(x)), where=x > -1),
         csoftmax.cross_entropy(x, np.arange(600)),
         *csoftmax.cross_entropy_value_and_grad(x, np.arange(600), temperature=0.5),
+        *csoftmax.top_log_probs(x, 20), csoftmax.sample(x, top_p=0.9, rng=0, size=2),
     ]
 
 x = np.random.default_rng(0).normal(size=(600, 1000))
