@@ -11,6 +11,7 @@ import pytest
 import csoftmax
 
 PAGE = Path(__file__).parents[2] / "docs" / "migration.md"
+DRAWS = 1000
 ROW = re.compile(r"^\| `([^`]+)` \| `([^`]+)` \|", re.MULTILINE)
 
 
@@ -91,6 +92,12 @@ def onnx_operator(name):
     return call
 
 
+def of_transformers():
+    warpers = import_module("transformers.generation.logits_process")
+    names = ["TemperatureLogitsWarper", "TopKLogitsWarper", "TopPLogitsWarper", "MinPLogitsWarper"]
+    return {**of_torch(), **{name: getattr(warpers, name) for name in names}}
+
+
 def of_onnx():
     operators = [
         "Softmax", "LogSoftmax", "ReduceLogSumExp", "SoftmaxCrossEntropyLoss",
@@ -102,12 +109,13 @@ def of_onnx():
 # Section of the page to the names that its calls use.
 LIBRARIES = {
     "NumPy by hand": lambda: {"np": np, **arrays()},
-    "scipy.special": lambda: {**imported("scipy.special", "scipy.stats"), **arrays()},
+    "scipy.special": lambda: {"np": np, **imported("scipy.special", "scipy.stats"), **arrays()},
     "torch.nn.functional": of_torch,
     "jax.nn and optax": of_jax,
     "tf.keras": of_keras,
     "tf.nn": lambda: {"tf": import_module("tensorflow"), **arrays()},
     "scikit-learn": of_sklearn,
+    "transformers and llama.cpp": of_transformers,
     "ONNX operators": of_onnx,
 }
 
@@ -133,8 +141,37 @@ def test_every_section_has_its_library():
 
 def as_arrays(result):
     """In NumPy, of a tensor or array of any library, or of several."""
-    results = result if isinstance(result, tuple) else (result,)
+    results = result if isinstance(result, tuple | list) else (result,)
     return [np.asarray(one.detach() if hasattr(one, "detach") else one) for one in results]
+
+
+def test_filters_before_the_temperature():
+    """The example for llama.cpp, step by step, and its short form."""
+    text = PAGE.read_text(encoding="utf-8")
+    example = re.search(r"(?ms)^```python\n(.*?)^```", text)[1]
+    short = re.search(r"Without `top_p` that is `([^`]+)`", text)[1]
+    logits = 2 * np.random.default_rng(0).normal(size=300)
+    order = np.argsort(-logits)[:40]
+    weights = np.exp(logits[order])
+    cumulated = weights.cumsum() / weights.sum()
+    for top_p, call in ((0.95, example), (1, f"token = {short}")):
+        kept = order[np.append(0, cumulated[:-1]) < top_p]
+        kept = kept[logits[kept] >= logits.max() + np.log(0.05)]
+        names = {"logits": logits, "rng": np.random.default_rng(0), "np": np, **vars(csoftmax)}
+        drawn = []
+        for _ in range(DRAWS):
+            exec(call, names)
+            drawn.append(names["token"])
+        assert set(drawn) <= set(kept)
+        shares = (np.array(drawn)[:, None] == kept).mean(axis=0)
+        expected = csoftmax.softmax(logits[kept], temperature=0.8)
+        np.testing.assert_allclose(shares, expected, rtol=0, atol=2.5 / DRAWS**0.5)
+
+
+def frequencies(call, names):
+    """How often which class is drawn, at each place of the result."""
+    drawn = np.array([as_arrays(eval(call, names | {"seed": seed}))[0] for seed in range(DRAWS)])
+    return (drawn[..., None] == np.arange(5)).mean(axis=0)
 
 
 @pytest.mark.parametrize(
@@ -148,9 +185,14 @@ def test_row(library, theirs, ours):
         names = LIBRARIES[library]()
     except ImportError as error:
         pytest.skip(str(error))
-    expected = as_arrays(eval(theirs, names))
     functions = {name: getattr(csoftmax, name) for name in csoftmax.__all__}
-    results = as_arrays(eval(ours, {**functions, **arrays(), "np": np, "rng": NoiseOfTorch()}))
+    our_names = {**functions, **arrays(), "np": np, "rng": NoiseOfTorch()}
+    if "seed" in ours:    # to five standard deviations of the difference of two frequencies
+        expected, result = frequencies(theirs, names), frequencies(ours, our_names)
+        assert result.shape == expected.shape
+        np.testing.assert_allclose(result, expected, rtol=0, atol=5 * (0.5 / DRAWS) ** 0.5)
+        return
+    expected, results = as_arrays(eval(theirs, names)), as_arrays(eval(ours, our_names))
     for result, wanted in zip(results, expected, strict=True):
         assert result.shape == wanted.shape
         np.testing.assert_allclose(result, wanted, rtol=1e-5, atol=2e-6)
