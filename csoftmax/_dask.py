@@ -196,7 +196,8 @@ def sample(logits, axis, temperature, top_k, top_p, min_p, where, uniform, size)
 def draws_of_block(logits, numbers, temperature, where, *, places_of_size, **keywords):
     return _sampling.drawn(
         logits, temperature=temperature, where=where, size=numbers.shape[:places_of_size],
-        uniform=lambda shape: np.asarray(numbers, order="C"), name="a block of logits", **keywords,
+        uniform=lambda shape: _sampling.as_numbers(numbers, shape), name="a block of logits",
+        **keywords,
     )  # fmt: skip
 
 

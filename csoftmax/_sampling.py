@@ -138,11 +138,11 @@ def sample(
         Only so many classes, the most probable ones, are kept. Default, and if there are fewer:
         all.
     top_p : float, default 1.0
-        In [0, 1]. Of these the fewest are kept that have at least this share of their probability,
-        the most probable ones: a nucleus. With 0 that is one class.
+        In [0, 1]. Of these, the fewest are kept that together have at least this share of their
+        probability, the most probable ones: a nucleus. With 0 that is one class.
     min_p : float, default 0.0
-        In [0, 1]. Of these are kept whose probability is at least so many times the largest one.
-        With 1 those are kept that are as probable as the most probable one.
+        In [0, 1]. Of these, those are kept that are at least so many times as probable as the most
+        probable one. With 1 that one is kept, and what is as probable.
     where : array_like of bool, optional
         Which classes there are, as for `softmax`. The others are never drawn, whatever they
         contain.
@@ -177,15 +177,16 @@ def sample(
 
     Notes
     -----
-    Of classes with equal logits the lower index counts as more probable, also where the last one
-    that is kept has others beside it. What has probability 0 is never drawn: a logit of -inf, or
-    one whose exponential underflows.
+    Of classes with equal logits the lower index counts as more probable: where not all of them are
+    kept, it is those of the lower indices. What has probability 0 is never drawn: a logit of -inf,
+    or one whose exponential underflows.
 
     A class is drawn by inversion: the first one in the order of indices whose cumulated weight is
     more than u times that of all, where u is uniform in [0, 1) and the weights are the exponentials
-    of what is kept, added up in float64. The numbers u are ``rng.random(shape)`` of the result's
-    shape, one for each draw of each row, whether its temperature is 0 or not, so that the other
-    rows' draws don't depend on that. If `temperature` is the number 0, `rng` is not used.
+    of what is kept, added up in float64. So a number gives the same class for any number of threads
+    and on every build with FMA. The numbers are ``rng.random(shape)`` of the result's shape: one
+    for each draw of each row, also where one of many temperatures is 0 and the row needs none. If
+    `temperature` is the number 0, `rng` is not used.
 
     For a loop over tokens make a generator once: to make one takes longer than to draw from some
     thousand classes.
@@ -242,7 +243,7 @@ def sample(
         uniform = rng.random
     else:
         def uniform(shape):
-            return np.random.default_rng(rng).random(shape)
+            return as_numbers(np.random.default_rng(rng).random(shape), shape)
     indices = kernels.sample(logits, axis, temperature, top_k, top_p, min_p, where, uniform, size)
     if indices is None:
         top_k, top_p, min_p = as_filters(top_k, top_p, min_p)
@@ -297,6 +298,14 @@ def as_size(size):
     if any(n < 0 for n in shape):
         raise ValueError(f"size must be at least 0, got {size}")
     return shape
+
+
+def as_numbers(numbers, shape):
+    """As the kernel reads them: a generator of another class may give anything."""
+    numbers = np.asarray(numbers, np.float64, order="C")
+    if numbers.shape != shape:
+        raise ValueError(f"rng must give random numbers of shape {shape}, got {numbers.shape}")
+    return numbers
 
 
 def refuse_row(number, logits, axis, where, name="logits"):

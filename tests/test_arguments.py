@@ -397,6 +397,31 @@ def test_rows_that_have_no_class(build):
         csoftmax.sample(x, where=where)
 
 
+class Unusual(np.random.Generator):
+    """Gives these numbers, whatever is asked for."""
+
+    def __init__(self, numbers):
+        super().__init__(np.random.PCG64(0))
+        self.numbers = numbers
+
+    def random(self, shape):
+        return self.numbers
+
+
+def test_numbers_of_a_generator_of_another_class(build):
+    x, numbers = np.zeros((3, 1000)), np.random.default_rng(0).random((2, 3))
+    expected = csoftmax.sample(x, rng=0, size=2)
+    for same in (numbers, numbers.tolist(), np.asfortranarray(numbers), numbers.astype(">f8")):
+        np.testing.assert_array_equal(csoftmax.sample(x, rng=Unusual(same), size=2), expected)
+    for other in (numbers[:1], numbers.T, 0.5, [], np.zeros((2, 3, 1))):
+        message = re.escape(f"rng must give random numbers of shape (2, 3), got {np.shape(other)}")
+        with pytest.raises(ValueError, match=message):
+            csoftmax.sample(x, rng=Unusual(other), size=2)
+    for outside in (1.0, 2.0, INF, NAN, -0.1, -INF):    # what is drawn is a class all the same
+        drawn = csoftmax.sample(x, rng=Unusual(np.full((2, 3), outside)), size=2)
+        assert ((drawn >= 0) & (drawn < 1000)).all()
+
+
 class OfAnEnumeration(str):
     """As members of enumerations, equal to a name, but printed as another."""
 

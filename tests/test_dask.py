@@ -526,6 +526,10 @@ def test_errors_at_once(call, error, message):
             lambda: csoftmax.sample(da.where(LOGITS[3, 1, 2] == ROWS, np.nan, ROWS)), ValueError,
             r"row \(1, 1\) of a block of logits: a logit is nan",
         ),
+        (    # of another length than it says
+            lambda: csoftmax.sample(ROWS.map_blocks(lambda block: block[:1], meta=LOGITS[:0])),
+            ValueError, r"numbers of shape \(1, 5\), got \(2, 5\)",
+        ),
         (lambda: softmax(da.zeros((4, 4), chunks=2), None, temperature=0), ValueError, "rechunk"),
         (lambda: softmax(da.zeros((4, 4), chunks=2), (0, 1), temperature=0), ValueError, "chunks"),
     ],
