@@ -12,6 +12,8 @@ from functools import wraps
 
 import numpy as np
 
+import csoftmax
+
 from .exact import (
     EPS,
     F32,
@@ -398,6 +400,120 @@ def hold_entropy(given, limits, logits, axis=-1, *, temperature=1.0, where=None)
     limit = result.limit("log" if rows.tempered else "log, one class", rows.tempered)
     result.hold(entropies[above], right[above], limit, None, "entropies")
     return result.largest
+
+
+# top_log_probs, sample.
+
+
+def in_order(x):
+    """The classes of each row, the most probable first; equal logits by their indices."""
+    return np.argsort(-np.where(np.isnan(x), -INF, x), -1, kind="stable")
+
+
+@holding
+def hold_top_log_probs(given, limits, logits, k, axis=-1, *, temperature=1.0, where=None):
+    indices, log_p = given
+    values, one = as_numbers(logits), axes_of(axis, np.ndim(logits))[0]
+    shape = (*values.shape[:one], k, *values.shape[one + 1 :])
+    hold_new(indices, shape, np.dtype(np.int64), False)
+    hold_new(log_p, shape, values.dtype, False)
+    values = values if where is None else np.where(where, values, values.dtype.type(-INF))
+    right = in_order(as_rows(values, (one,)))[:, :k]
+    require(as_rows(indices, (one,)) == right, "which classes are first, and their order")
+    everything = csoftmax.log_softmax(logits, axis, temperature=temperature, where=where)
+    largest = hold_log_softmax(
+        everything, limits, logits, axis, temperature=temperature, where=where
+    )
+    everything = np.take_along_axis(everything, indices, one)
+    same = (log_p == everything) & (np.signbit(log_p) == np.signbit(everything))
+    require(same | (np.isnan(log_p) & np.isnan(everything)), "the bits of log_softmax")
+    return largest
+
+
+class Drawable:
+    """What `sample` may draw of rows that have a softmax, and with which uniform numbers.
+
+    Rounding decides where a filter ends within it, and to which of two neighbours a number belongs
+    that is as close to their border: `least` and `most` are how many of the first classes are kept.
+    """
+
+    def __init__(self, x, rows, error, top_k, top_p, min_p):
+        count, n = x.shape
+        self.p, self.error = rows.softmax, error
+        # Of float64 sums, and the contract's own 1e-15.
+        self.slack = 1e-15 + (8 + np.log2(n)) * 2.0**-53
+        order = in_order(x)
+        p = np.take_along_axis(self.p, order, -1)
+        k = n if top_k is None else min(top_k, n)
+        self.least = self.most = np.full(count, k)
+        if top_p < 1:
+            shares = p[:, :k].cumsum(-1)
+            shares /= shares[:, -1:]
+            ends = [
+                1 + (shares < top_p + sign * self.tolerance(shares)).sum(-1) for sign in (-1, 1)
+            ]
+            self.least, self.most = (np.minimum(one, k if top_p > 0 else 1) for one in ends)
+        if min_p > 0:
+            e, tiny = p / p[:, :1], TINY[x.dtype]
+            is_sure = ((e >= min_p * (1 + 2 * error)) & (e >= tiny)) | (e == 1)
+            may_be = (e >= min_p * (1 - 2 * error)) | ((e < tiny) & (min_p <= 2 * tiny))
+            self.least = np.minimum(self.least, is_sure.sum(-1))
+            self.most = np.minimum(self.most, may_be.sum(-1))
+        ranks = np.empty_like(order)
+        np.put_along_axis(ranks, order, np.arange(n)[None], -1)
+        # What is under half the smallest number that there is, of the largest, is 0 when rounded.
+        smallest = TINY[x.dtype] * EPS[x.dtype] / 4
+        self.may_be_kept = (ranks < self.most[:, None]) & (self.p >= smallest * p[:, :1])
+        least, most = (np.where(ranks < one[:, None], self.p, 0) for one in self.ends)
+        before = [one.cumsum(-1) - one for one in (least, most)]
+        behind = [one[:, ::-1].cumsum(-1)[:, ::-1] - one for one in (least, most)]
+        self.low = before[0] / (before[0] + behind[1] + most)
+        self.high = (before[1] + most) / (before[1] + most + behind[0])
+
+    @property
+    def ends(self):
+        return self.least, self.most
+
+    def tolerance(self, share):
+        """By how much relative errors of exponentials change a share of their sum."""
+        return 2 * self.error * share * (1 - share) + self.slack
+
+    def hold(self, indices, uniform):
+        """Of draws, each with an index and a number for each row."""
+        rows = np.arange(len(self.p))
+        require((indices >= 0) & (indices < self.p.shape[1]), "an index out of range")
+        require(self.may_be_kept[rows, indices], "a class that is not kept")
+        low, high = self.low[rows, indices], self.high[rows, indices]
+        require(uniform >= low - self.tolerance(low), "a class that comes later than the number")
+        require(uniform < high + self.tolerance(high), "a class that comes before the number")
+
+
+def drawable(
+    limits, logits, axis=-1, temperature=1.0, top_k=None, top_p=1.0, min_p=0.0, where=None
+):
+    values = as_numbers(logits)
+    shape, dtype, axes = values.shape, values.dtype, axes_of(axis, values.ndim)
+    where = as_rows(np.broadcast_to(True if where is None else where, shape), axes)
+    x = as_rows(values, axes)
+    rows = Exact(x, of_rows(temperature, shape, axes), where)
+    require(rows.defined, "no ValueError for a row without a distribution")
+    error = Result((), dtype, limits).limit("softmax", rows.tempered) * EPS[dtype]
+    x = np.where(where, x, dtype.type(-INF))
+    return Drawable(x, rows, error, top_k, float(top_p), float(min_p))
+
+
+@holding
+def hold_sample(given, limits, logits, axis=-1, *, rng=None, size=None, **filters):
+    """`rng` gives the same numbers again, as a seed does."""
+    size = () if size is None else tuple(np.atleast_1d(size).tolist())
+    shape = np.shape(logits)
+    shape = (*size, *without(shape, axes_of(axis, len(shape))))
+    hold_new(given, shape, np.dtype(np.int64), True)
+    if math.prod(shape):
+        rows = drawable(limits, logits, axis, **filters)
+        uniform = np.random.default_rng(rng).random(shape)
+        rows.hold(*(one.reshape(-1, len(rows.p)) for one in (np.asarray(given), uniform)))
+    return 0.0
 
 
 # cross_entropy, alone, with its gradient, and its gradient with the Hessian; nll_loss.

@@ -12,6 +12,7 @@ from functools import cached_property
 import numpy as np
 
 import csoftmax
+from csoftmax._arguments import as_array
 
 from . import contract
 from .cases import contiguous
@@ -29,6 +30,7 @@ class Function:
     axes: str = "several"    # that rows may be along; "one", or "none", of single numbers
     out: str = ""    # what its `out` has a number for, if it has one: ROWS or LOGITS
     is_out_first: bool = False    # among several results, else it is the last
+    needs_classes: bool = False    # else a row without any has a result
 
     @cached_property
     def call(self):
@@ -51,6 +53,8 @@ FUNCTIONS = {
         Function("logsumexp", out=ROWS, is_out_first=True),
         Function("softmax_and_logsumexp", out=LOGITS, is_out_first=True),
         Function("entropy"),
+        Function("top_log_probs", axes="one", needs_classes=True),
+        Function("sample", axes="one", needs_classes=True),
         Function("cross_entropy", axes="one"),
         Function("cross_entropy_value_and_grad", axes="one", out=LOGITS),
         Function("cross_entropy_grad_and_hess", axes="one"),
@@ -76,6 +80,7 @@ class Call:
     places: tuple
     keywords: dict = field(default_factory=dict)    # parameter: name of its operand
     others: dict = field(default_factory=dict)    # parameter: value
+    k: int = 0    # how many of a row's numbers, if there are as many
 
     @property
     def name(self):
@@ -118,7 +123,11 @@ class Call:
             keywords["axis"] = axis
         if out is not None:
             keywords["out"] = out
-        return [operands[name] for name in self.places], keywords
+        places = [operands[name] for name in self.places]
+        if self.k:
+            x = places[0] if hasattr(places[0], "shape") else as_array(places[0], "logits")
+            places.append(min(self.k, x.shape[axis]))
+        return places, keywords
 
     def __call__(self, operands, axis=-1, out=None):
         """The results as a list, what `out` would have last."""
@@ -136,11 +145,19 @@ class Call:
         given = results[0] if len(results) == 1 else tuple(self.in_order(results))
         return self.function.hold(given, limits, *places, **keywords)
 
+    def takes(self, shape, axis):
+        """Some have no result for a row of no classes, and there are not as many as one."""
+        if not self.function.needs_classes or shape[axis]:
+            return True
+        return not self.k and 0 in without(shape, axes_of(axis, len(shape)))
+
     def shape_of_out(self, shape, axis):
         return without(shape, axes_of(axis, len(shape))) if self.out == ROWS else shape
 
 
 TEMPERED, MASKED = {"temperature": "temperature"}, {"where": "mask"}
+PARTLY_MASKED = {"where": "kept"}
+FILTERS = {"top_k": 40, "top_p": 0.9, "min_p": 1e-3}
 WEIGHTED, OF_SAMPLES = {"weight": "weight"}, {"sample_weight": "sample_weight"}
 NONE, SMOOTHED = {"reduction": "none"}, {"label_smoothing": 0.1}
 
@@ -216,6 +233,10 @@ CALLS = {
         *products("log_softmax_vjp", "log_y"),
         ("softmax_jacobian", ("y",), TEMPERED),
         *rowwise("entropy"),
+        ("top_log_probs", ("logits",), {}, {}, 5),
+        ("top_log_probs, mask, temperature", ("logits",), TEMPERED | MASKED, {}, 40),
+        ("sample", ("scores",), {}, {"rng": 0}),
+        ("sample, filters", ("scores",), TEMPERED | PARTLY_MASKED, FILTERS | {"rng": 0}),
         ("sigmoid", ("logits",)),
         ("log_sigmoid", ("logits",)),
         *binary_losses("binary_cross_entropy"),
@@ -252,6 +273,12 @@ def operands_of(names, shape, dtype, axis=-1, extreme_temperatures=False):
     def indices():
         return np.where(part(MASK, rows), (part(SHARES, rows) * classes).astype(np.int64), -100)
 
+    def kept():
+        mask = part(MASK, shape).copy()
+        first = np.moveaxis(mask, axis, 0)[:1] if isinstance(axis, int) else mask
+        first[...] = True
+        return mask
+
     make = {
         "logits": lambda: part(MANY_LOGITS, shape, dtype),
         "target_logits": lambda: part(OTHER_LOGITS, shape, dtype),
@@ -264,6 +291,8 @@ def operands_of(names, shape, dtype, axis=-1, extreme_temperatures=False):
         "pos_weight": lambda: part(WEIGHTS, shape[-1:], dtype),
         "b": lambda: part(B, shape, dtype),
         "mask": lambda: part(MASK, shape),
+        "scores": lambda: part(MANY_LOGITS, shape, dtype),
+        "kept": kept,
         "temperature": lambda: part(temperatures, rows),
         "indices": indices if classes else lambda: np.full(rows, -100),
         "weight": lambda: part(WEIGHTS, (classes,), dtype),
@@ -365,6 +394,13 @@ def outcome(name, x, where=True):
         return np.where(is_empty, nothing, getattr(exact, name)).astype(x.dtype)
 
 
+def with_distributions(x):
+    """Rows that have one, whatever but the first number is left out."""
+    x = np.where(np.isnan(x) | (x == INF), x.dtype.type(1), x)
+    x[:, 0] = np.where(x[:, 0] == -INF, 0, x[:, 0])
+    return x
+
+
 def operands_of_rows(names, x, temperatures=(1.0,), special=False):
     """Operands by name that go with these logits; `special` ones have NaN and infinities."""
     (count, n), dtype = x.shape, x.dtype
@@ -397,6 +433,8 @@ def operands_of_rows(names, x, temperatures=(1.0,), special=False):
         "pos_weight": lambda: some(-1, 1, (count, n)),
         "b": lambda: with_special(in_turn(SUMMANDS, rng, count, n).astype(dtype)),
         "mask": lambda: masks(count, n),
+        "scores": lambda: with_distributions(x),
+        "kept": lambda: masks(count, n) | (np.arange(n) == 0),
         "temperature": lambda: rng.choice(temperatures, size=count),
         "indices": indices,
         "weight": lambda: some(-1, 0.3, n),

@@ -88,7 +88,7 @@ FORMS = {
     "big-endian, unaligned": lambda x: unaligned(swapped(x)),
 }
 # What a function's loops follow: the other operands are copied where their axes lie otherwise.
-LEADING = {"logits", "grad", "y", "log_y", "b"}
+LEADING = {"logits", "scores", "grad", "y", "log_y", "b"}
 
 
 def contiguous_copy(key, form):
