@@ -13,7 +13,7 @@ from .cases import BFLOAT16, LAYOUTS, contiguous, nans
 from .contract import drawable, in_order
 from .exact import INF, LONG, NAN
 from .functions import FUNCTIONS, masks
-from .helpers import assert_as_promised
+from .helpers import Prescribed, assert_as_promised
 
 pytestmark = pytest.mark.usefixtures("build")
 
@@ -24,17 +24,6 @@ LENGTHS = [
     12_287, 12_289, 16_384, 24_577, 65_537,
 ]  # fmt: skip
 LAST = np.nextafter(1, 0)    # the largest uniform number
-
-
-class Prescribed(np.random.Generator):
-    """Gives these numbers as the uniform ones, along the last axes of what is asked for."""
-
-    def __init__(self, numbers):
-        super().__init__(np.random.PCG64(0))
-        self.numbers = np.asarray(numbers, float)
-
-    def random(self, size=None, dtype=float, out=None):
-        return np.broadcast_to(self.numbers, size).copy()
 
 
 def draw(x, numbers, **keywords):

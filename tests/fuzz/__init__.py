@@ -15,8 +15,9 @@ more than size: types, shapes, axes, memory layouts, overlaps, special values, w
 `losses`        cross_entropy, kl_divergence, binary_cross_entropy, with and without gradients,
                 nll_loss
 `gradients`     the vector-Jacobian products, and the Jacobian
+`sampling`      top_log_probs, sample
 
-In the last three, the function for a call draws its arguments; tests/contract.py has what must come
+In the last four, the function for a call draws its arguments; tests/contract.py has what must come
 of them.
 """
 

@@ -14,6 +14,7 @@ from .arguments import Arguments
 from .gradients import softmax_jacobian, vjp
 from .losses import binary_cross_entropy, cross_entropy, kl_divergence, nll_loss
 from .rowwise import entropy, logsumexp, rowwise, sigmoid, softmax_and_logsumexp
+from .sampling import sample, top_log_probs
 
 # What draws a function's arguments.
 BUILDERS = {
@@ -22,6 +23,8 @@ BUILDERS = {
     "logsumexp": logsumexp,
     "softmax_and_logsumexp": softmax_and_logsumexp,
     "entropy": entropy,
+    "top_log_probs": top_log_probs,
+    "sample": sample,
     "cross_entropy": cross_entropy,
     "cross_entropy_value_and_grad": cross_entropy,
     "cross_entropy_grad_and_hess": cross_entropy,
@@ -48,6 +51,11 @@ WRONG = {
     "where": ["where type", "where shape"],
     "temperature": ["temperature", "temperature shape", "temperature type"],
     "out": ["out shape", "out type", "out read-only"],
+    "k": ["k"],
+    "top_k": ["top_k"],
+    "top_p": ["top_p"],
+    "min_p": ["min_p"],
+    "size": ["size"],
     "target": ["target shape", "target type"],
     "target_logits": ["target_logits shape", "target_logits type"],
     "weight": ["weight shape", "weight type"],
