@@ -30,6 +30,8 @@ class Backend(NamedTuple):
     softmax: Callable
     value_and_grad: Callable    # of the mean cross-entropy
     softmax_and_logsumexp: Callable
+    top_log_probs: Callable
+    sample: Callable    # of a row, at a temperature, with a generator
 
 
 def numpy_softmax(x, temperature=1):
@@ -45,17 +47,34 @@ def numpy_softmax_and_logsumexp(x):
     return np.exp(x - total[:, np.newaxis]), total
 
 
+def numpy_sample(row, temperature, rng):
+    return table.numpy_sample(row / temperature, rng, **table.FILTERS["sample"])
+
+
 def csoftmax_softmax(x, temperature=1):
     return csoftmax.softmax(x, temperature=temperature)
 
 
+def csoftmax_sample(row, temperature, rng):
+    filters = table.FILTERS["sample"]
+    return csoftmax.sample(row, temperature=temperature, rng=rng, **filters)
+
+
 # csoftmax is imported in both processes; it starts no thread before it is called.
 BACKENDS = {
-    "numpy": Backend(numpy_softmax, numpy_value_and_grad, numpy_softmax_and_logsumexp),
+    "numpy": Backend(
+        numpy_softmax,
+        numpy_value_and_grad,
+        numpy_softmax_and_logsumexp,
+        table.numpy_top_log_probs,
+        numpy_sample,
+    ),
     "csoftmax": Backend(
         csoftmax_softmax,
         csoftmax.cross_entropy_value_and_grad,
         csoftmax.softmax_and_logsumexp,
+        csoftmax.top_log_probs,
+        csoftmax_sample,
     ),
 }
 
@@ -151,7 +170,7 @@ def fit_mixture(backend, points=20_000, dimensions=8, parts=12, iterations=5):
 
 
 def sample_tokens(backend, tokens=8, vocabulary=128_256, width=512):
-    """Tokens drawn from a vocabulary, a row each; the sum of their log-probabilities.
+    """Tokens drawn from a vocabulary, a row each, and the best ones' log-probabilities; a sum.
 
     The last layer, from the hidden state to the logits, is left out: it goes through 250 MB, and
     takes ten times as long as all the rest. The state is there for its matrix products alone.
@@ -159,18 +178,16 @@ def sample_tokens(backend, tokens=8, vocabulary=128_256, width=512):
     rng = np.random.default_rng(0)
     logits = 4 * rng.standard_normal((tokens, vocabulary), np.float32)
     layers = rng.standard_normal((4, width, width), np.float32) / np.float32(sqrt(width))
-    draws = rng.random(tokens)
 
     def work():
+        draws = np.random.default_rng(1)
         state = np.ones((1, width), np.float32)
         total = 0.0
-        for row, draw in zip(logits, draws, strict=True):
+        for row in logits:
             for layer in layers:
                 state = np.tanh(state @ layer)
-            probabilities = backend.softmax(row, temperature=0.7)
-            cumulative = np.cumsum(probabilities, dtype=np.float64)
-            token = np.searchsorted(cumulative, draw * cumulative[-1])
-            total += np.log(probabilities[token])
+            _, log_probs = backend.top_log_probs(row, table.K)
+            total += row[backend.sample(row, 0.7, draws)] + log_probs.sum()
         return total
 
     return work

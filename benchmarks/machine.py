@@ -9,7 +9,7 @@ from pathlib import Path
 import csoftmax
 from benchmarks import table
 
-DISTRIBUTIONS = {"sklearn": "scikit-learn"}
+DISTRIBUTIONS = {"sklearn": "scikit-learn", "llama_cpp": "llama-cpp-python"}
 
 
 def describe():

@@ -47,8 +47,8 @@ def header(about):
         "out=: into an existing array; all others make a new one",
         "math: pure Python, in float64, on fewer rows where that is said",
         "spread: standard deviation of the logits of a row, 4 where nothing is said",
-        "in the tables numpy, math, scipy and the softmax of sklearn use one thread, the others "
-        f"{about['threads']}",
+        "in the tables numpy, math, scipy, llama_cpp and the softmax of sklearn use one thread, "
+        f"the others {about['threads']}",
     ]
     return joined(*lines, "")
 

@@ -31,6 +31,7 @@ PEERS = {
     "onnxruntime": ("onnxruntime", "onnx"),
     "jax": ("jax",),
     "sklearn": ("sklearn",),
+    "llama_cpp": ("llama_cpp",),    # built from source, by CMake, so not among the extras
 }
 
 # Pure Python takes some hundred times as long, so it gets only so many numbers: fewer rows, and no
@@ -39,6 +40,16 @@ NUMBERS_FOR_MATH = 10_000
 
 # Cases of --quick have at most so many numbers.
 LARGEST_QUICK = 1_000_000
+
+# So many of the most probable classes.
+K = 20
+
+# Operation to what `sample` draws from.
+FILTERS = {
+    "sample": {"top_k": 50, "top_p": 0.9, "min_p": 0.05},
+    "sample, top-p": {"top_p": 0.9},
+    "sample, no filters": {},
+}
 
 # Ends the name of an implementation that writes into an existing array.
 OUT = " out="
@@ -130,6 +141,11 @@ def shape_without(x, axis):
     return tuple(lengths)
 
 
+def as_matrix(x, axis):
+    """The rows, one after the other."""
+    return np.ascontiguousarray(np.moveaxis(x, axis, -1).reshape(-1, x.shape[axis]))
+
+
 def numpy_masked_softmax(x, mask, axis):
     return reference.numpy_softmax(np.where(mask, x, x.dtype.type(-np.inf)), axis)
 
@@ -182,6 +198,43 @@ def numpy_softmax_jacobian(y):
 def numpy_entropy(x, axis):
     log_probabilities = reference.numpy_log_softmax(x, axis)
     return -(np.exp(log_probabilities) * log_probabilities).sum(axis=axis)
+
+
+def numpy_top_log_probs(x, k, axis=-1):
+    log_probs = np.moveaxis(reference.numpy_log_softmax(x, axis), axis, -1)
+    indices = np.argpartition(log_probs, -k)[..., -k:]
+    log_probs = np.take_along_axis(log_probs, indices, -1)
+    order = np.argsort(-log_probs)
+    return tuple(
+        np.moveaxis(np.take_along_axis(one, order, -1), -1, axis) for one in (indices, log_probs)
+    )
+
+
+def numpy_kept(probabilities, top_k=None, top_p=1.0, min_p=0.0):
+    """The classes of one row that filters leave, in the order of their numbers."""
+    if top_k is None or top_k >= len(probabilities):
+        order = np.argsort(-probabilities)
+    else:
+        order = np.argpartition(-probabilities, top_k)[:top_k]
+        order = order[np.argsort(-probabilities[order])]
+    p = probabilities[order]
+    cumulative = p.cumsum(dtype=np.float64)
+    kept = (cumulative - p < top_p * cumulative[-1]) & (p >= min_p * p[0])
+    return np.sort(order[kept])
+
+
+def numpy_sample(x, rng, axis=-1, **filters):
+    """A class of each row. In this order of the classes, the one that csoftmax draws by `rng`."""
+    probabilities = np.moveaxis(reference.numpy_softmax(x, axis), axis, -1)
+    drawn = np.empty(probabilities.shape[:-1], np.int64)
+    for row in np.ndindex(drawn.shape):
+        p = probabilities[row]
+        if filters:
+            kept = numpy_kept(p, **filters)
+            drawn[row] = rng.choice(kept, p=p[kept] / p[kept].sum())
+        else:
+            drawn[row] = rng.choice(len(p), p=p)
+    return drawn
 
 
 def numpy_sigmoid(x):
@@ -283,6 +336,61 @@ def torch_value_and_grad(x, target, loss="cross_entropy"):
         return loss.detach(), grad
 
     return call
+
+
+def torch_top_log_probs(x, k, axis):
+    x = torch_input(x)
+    return lambda: torch().log_softmax(x, axis).topk(k, axis)[::-1]
+
+
+def torch_sample(x, axis, top_k=None, top_p=1.0, min_p=0.0):
+    """The filters go through what `topk` or `sort` gives; transformers' all go through all."""
+    rows = torch_input(as_matrix(x, axis))
+
+    def draw(logits):
+        p = logits.softmax(-1)
+        if top_p < 1:
+            p = p.masked_fill(p.cumsum(-1) - p >= top_p, 0)
+        if min_p > 0:
+            p = p.masked_fill(p < min_p * p[:, :1], 0)
+        return p.multinomial(1)
+
+    def call():
+        if top_k is None and top_p == 1:
+            return draw(rows)
+        logits, classes = (
+            rows.sort(descending=True) if top_k is None else rows.topk(min(top_k, rows.shape[1]))
+        )
+        return classes.gather(-1, draw(logits))
+
+    return call
+
+
+def llama_cpp_sample(x, axis, top_k=None, top_p=1.0, min_p=0.0):
+    """llama.cpp's samplers, of which those without effect return at once.
+
+    They work on one row at a time, in place, and in one thread.
+    """
+    llama, rows = import_module("llama_cpp"), as_matrix(x, axis)
+    chain = llama.llama_sampler_chain_init(llama.llama_sampler_chain_default_params())
+    for sampler in (
+        llama.llama_sampler_init_top_k(top_k or 0),
+        llama.llama_sampler_init_top_p(top_p, 1),
+        llama.llama_sampler_init_min_p(min_p, 1),
+        llama.llama_sampler_init_dist(0),
+    ):
+        llama.llama_sampler_chain_add(chain, sampler)
+    tokens = np.zeros(rows.shape[1], llama.llama_token_data)
+    data = tokens.ctypes.data_as(llama.llama_token_data_p)
+
+    def draw(row):
+        tokens["id"] = np.arange(len(row))
+        tokens["logit"] = row
+        array = llama.llama_token_data_array(data, len(row), -1, False)
+        llama.llama_sampler_apply(chain, array)
+        return tokens["id"][array.selected]
+
+    return lambda: [draw(row) for row in rows]
 
 
 @cache
@@ -519,6 +627,20 @@ def softmax_at(temperature, divisor):
     }
 
 
+def sampling(**filters):
+    """The contenders of a draw from each row, each with its own random numbers."""
+    return {
+        "csoftmax": lambda x, t, axis: partial(
+            csoftmax.sample, x, axis, rng=np.random.default_rng(0), **filters
+        ),
+        "numpy": lambda x, t, axis: partial(
+            numpy_sample, x, np.random.default_rng(0), axis, **filters
+        ),
+        "torch": lambda x, t, axis: torch_sample(x, axis, **filters),
+        "llama_cpp": lambda x, t, axis: llama_cpp_sample(x, axis, **filters),
+    }
+
+
 TABLE = {
     "softmax": rowwise("softmax", "Softmax")
     | {
@@ -745,10 +867,19 @@ TABLE = {
             x, probabilities_for(x), axis, jax_binary_cross_entropy
         ),
     },
+    "top_log_probs": {
+        "csoftmax": lambda x, t, axis: partial(
+            csoftmax.top_log_probs, x, min(K, x.shape[axis]), axis
+        ),
+        "numpy": lambda x, t, axis: partial(numpy_top_log_probs, x, min(K, x.shape[axis]), axis),
+        "torch": lambda x, t, axis: torch_top_log_probs(x, min(K, x.shape[axis]), axis),
+    },
+    **{operation: sampling(**filters) for operation, filters in FILTERS.items()},
 }
 
-ALL_AND_JACOBIAN = tuple(TABLE)
-ALL = tuple(operation for operation in TABLE if operation != "softmax_jacobian")
+EVERYTHING = tuple(TABLE)
+SAMPLING = ("top_log_probs", *FILTERS)
+ALL = tuple(operation for operation in TABLE if operation not in ("softmax_jacobian", *SAMPLING))
 SOFTMAX = ("softmax",)
 SOFTMAXES = ("softmax", "log_softmax")
 WITHOUT_LOSS = ("softmax", "log_softmax", "logsumexp", "weighted logsumexp")
@@ -758,7 +889,7 @@ CASES = [
     Case("one small row", (10,), SOFTMAXES),
     Case("one small row", (64,), SOFTMAXES),
     Case("one small row", (10,), SOFTMAXES, "float64"),
-    Case("small rows", (100, 10), ALL_AND_JACOBIAN),
+    Case("small rows", (100, 10), EVERYTHING),
     Case("small rows", (100, 10), ALL, "float64"),
     Case("few classes", (1_000_000, 3), SOFTMAX),
     Case("few classes", (1_000_000, 10), ALL),
@@ -772,11 +903,13 @@ CASES = [
     Case("a vocabulary", (8, 128_256), WITHOUT_LOSS),
     Case("a vocabulary", (64, 50_257), ALL),
     Case("a vocabulary", (8, 128_256), WITHOUT_LOSS, "float64"),
+    Case("a vocabulary", (1, 128_256), SOFTMAXES + SAMPLING),
+    Case("a vocabulary", (8, 32_000), SOFTMAXES + SAMPLING),
     Case("one huge row", (1, 10_000_000), WITHOUT_LOSS),
     Case("larger than the cache", (30_000, 777), ALL),
     Case("larger than the cache", (30_000, 777), SOFTMAX, "float64"),
     Case("larger than the cache", (100_000, 1000), SOFTMAX),
-    Case("groups of columns", (2000, 10, 3), ALL, axis=1),
+    Case("groups of columns", (2000, 10, 3), ALL + SAMPLING, axis=1),
     Case("other axes", (1000, 10_000), WITHOUT_LOSS, axis=0),
     Case("other axes", (8, 21, 256, 256), SOFTMAXES, axis=1),
     Case("other axes", (64, 10, 7, 7), SOFTMAXES, axis=1),
@@ -810,6 +943,8 @@ def accepts(implementation, case):
     match implementation:
         case "math":
             return case.axis == -1 and case.shape[-1] <= NUMBERS_FOR_MATH
+        case "llama_cpp":
+            return case.dtype == "float32"
         case "sklearn":
             return case.axis == -1 and len(case.shape) == 2
     return True
