@@ -17,9 +17,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from benchmarks.table import numpy_value_and_grad
+from benchmarks.table import FILTERS, numpy_sample, numpy_value_and_grad
 from benchmarks.timing import best_times
-from csoftmax.reference import numpy_logsumexp, numpy_softmax
+from csoftmax.reference import numpy_log_softmax, numpy_logsumexp, numpy_softmax
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -69,6 +69,35 @@ def several_labels(functions, examples, labels, inputs=256, hidden=256, dtype="f
         return train(data, target, first, second, 1.0), first, second
 
     return partial(run, functions["train"]), partial(run, numpy_train)
+
+
+def numpy_generate(model, tokens, stop, limit, penalty, top, rng, temperature, **filters):
+    tokens, rng = list(tokens), np.random.default_rng(rng)
+    for _ in range(limit):
+        logits = model(tokens)
+        log_probs = numpy_log_softmax(logits)
+        best = np.argsort(-log_probs)[:top]
+        penalized = logits / temperature
+        for token in set(tokens):
+            penalized[token] *= 1 / penalty if penalized[token] > 0 else penalty
+        token = int(numpy_sample(penalized, rng, **filters))
+        yield token, log_probs[token], best, log_probs[best]
+        if token in stop:
+            return
+        tokens.append(token)
+
+
+def token_loop(functions, classes, tokens=8):
+    logits = normal(tokens, classes, scale=4, dtype="float32")
+
+    def run(generate):
+        steps = generate(
+            lambda drawn: logits[len(drawn) - 1], [0], [classes],
+            limit=tokens, penalty=1.1, top=5, rng=0, temperature=0.7, **FILTERS["sample"],
+        )  # fmt: skip
+        return tuple(map(np.array, zip(*steps, strict=True)))
+
+    return partial(run, functions["generate"]), partial(run, numpy_generate)
 
 
 def numpy_distill(student, teacher, labels, T=2.0, share=0.9):
@@ -359,6 +388,10 @@ RECIPES = {
         "several labels", "Several labels at once", several_labels,
         {"examples": 32, "labels": 20}, {"examples": 256, "labels": 20},
         {"examples": 256, "labels": 1000}, rtol=SINGLE,
+    ),
+    **sizes_of(
+        "token loop", "A token loop", token_loop, {"classes": 32_000}, {"classes": 128_256},
+        rtol=SINGLE,
     ),
     **sizes_of(
         "distillation", "Distillation", distillation,
