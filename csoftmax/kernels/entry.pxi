@@ -632,6 +632,7 @@ cdef bint read_filters(Call *call, object top_k, object top_p, object min_p) exc
     least = number_of(min_p)
     call.selection.log_min_p = -INFINITY
     if least > 0:
+        least = max(least, 1e-300)    # so that its reciprocal is finite; what is less underflows
         log_least = log_1p(from_double((1 - least) / least))
         call.selection.log_min_p = -(log_least.hi + log_least.lo) - half_ulp
     return call.selection.most >= 1 and 0 <= call.selection.top_p <= 1 and 0 <= least <= 1
@@ -641,10 +642,14 @@ def top_log_probs(logits, axis, k, temperature, where):
     cdef Call call
     cdef Axes axes
     cdef ndarray classes, log_probs
-    cdef int i
-    if type(axis) is not int or not start_call(&call, TOP_LOG_PROBS, logits, axis) or not (
-        read_filters(&call, k, 1.0, 0.0) and call.selection.most <= call.plan.n
+    cdef int overflow, i
+    if type(axis) is not int or type(k) is not int or not (
+        start_call(&call, TOP_LOG_PROBS, logits, axis)
     ):
+        return None
+    call.selection.most = PyLong_AsLongLongAndOverflow(k, &overflow)
+    call.is_refused = overflow or not 1 <= call.selection.most <= call.plan.n
+    if call.is_refused:
         return None
     temperature = read_temperature(&call, temperature)
     x = read_operand(&call, LOGITS, logits)
