@@ -87,6 +87,7 @@ cdef enum:
     SLOTS = 3    # for copies: of logits, of companions, and of results or exponentials
     # Of a long row whose exponentials, those of both sides, are kept for its gradient.
     MOST_KEPT_BYTES = 1310720
+    SELECTION_WORK = 8    # numbers of other functions take as long as one of a selection, at most
     LOCAL_BYTES = 3 * 4096 + 64    # of copies on a thread's stack: a host's may have 128 KiB
 
 
@@ -2078,7 +2079,7 @@ cdef void copy_candidates_of_chunks(
         start_chunk[floating](all, c, participant, &rows, &tile, 0)
         all.chunks[c].candidates = copy_candidates(
             <floating *> tile.companion.data, tile.classes, start,
-            <floating> all.selected.bound, candidates.vectors, maxima,
+            <floating> all.selected.bound, all.job.selection.most, candidates.vectors, maxima,
             <floating *> candidates.logits + start, candidates.classes + start,
         )
 
@@ -2117,7 +2118,8 @@ cdef void collect_candidates(Selected *selected, floating type_tag) noexcept nog
     if all == NULL:
         candidates.count = copy_candidates(
             <const floating *> selected.given, n, 0, <floating> selected.bound,
-            candidates.vectors, <floating *> candidates.maxima, logits, candidates.classes,
+            selected.job.selection.most, candidates.vectors, <floating *> candidates.maxima,
+            logits, candidates.classes,
         )
         return
     share(
@@ -2320,7 +2322,7 @@ cdef void draw_from_candidates(Selected *selected, double total, floating type_t
     if selection.top_p < 1:
         if selection.most < selected.job.plan.n:
             total = sum_of(weights, candidates.count)
-        wanted = selection.top_p * total * (1 - 1e-15)
+        wanted = selection.top_p * total * (1 - 1e-14)    # sums are rounded
         keep_up_to[floating](
             candidates, find_cut[floating](candidates, logits, weights, candidates.count, wanted), 0
         )
@@ -2596,6 +2598,7 @@ cdef void share_rows(Job *job, floating type_tag) noexcept nogil:
 cdef void over_groups(Job *job, floating type_tag) noexcept nogil:
     """In shares, between which signals are handled."""
     cdef npy_intp n = job.plan.n, rows = job.plan.groups * job.rows_of_group, rows_of_share
+    cdef npy_intp row_work = n * (SELECTION_WORK if is_selection(job) else 1)
     job.layout = ROWS if job.path == IN_ROWS else COLUMNS
     job.is_in_cache = rows * n * <npy_intp> sizeof(floating) <= CACHE_BYTES
     job.unit = lanes_of[floating](0) if job.path == DIRECT_COLUMNS else 1
@@ -2610,12 +2613,12 @@ cdef void over_groups(Job *job, floating type_tag) noexcept nogil:
         job.slot_bytes = CHUNK_BYTES + LANE_BYTES
     if job.path == PICKED or not needs_copies(job, sizeof(floating)):
         job.slot_bytes = 0
-    rows_of_share = max(1, NUMBERS_PER_SHARE // n // job.unit) * job.unit
+    rows_of_share = max(1, NUMBERS_PER_SHARE // row_work // job.unit) * job.unit
     job.begin = 0
     while job.begin < rows:
         job.end = min(rows, job.begin + rows_of_share)
         share_rows[floating](job, 0)
-        if must_stop((job.end - job.begin) * n):
+        if must_stop((job.end - job.begin) * row_work):
             return
         job.begin = job.end
 

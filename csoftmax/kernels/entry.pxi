@@ -673,6 +673,7 @@ def sample(logits, axis, temperature, top_k, top_p, min_p, where, uniform, tuple
     that are needed."""
     cdef Call call
     cdef ndarray classes, uniforms = None
+    cdef double *temperatures
     cdef tuple shape
     cdef npy_intp i
     if type(axis) is not int or not start_call(&call, SAMPLE, logits, axis) or not (
@@ -687,8 +688,9 @@ def sample(logits, axis, temperature, top_k, top_p, min_p, where, uniform, tuple
         return None
     shape = size + tuple([call.row_axes.lengths[i] for i in range(call.row_axes.count)])
     classes = np.empty(shape, np.int64)
-    if call.plan.is_number[TEMPERATURE] and call.temperature == 0:
-        call.temperature = 1
+    temperatures = <double *> call.plan.data[TEMPERATURE]
+    if call.plan.is_number[TEMPERATURE] and temperatures[0] == 0:    # the first maximum
+        temperatures[0] = 1
         call.selection.most = 1
     else:
         uniforms = uniform(shape)

@@ -38,7 +38,7 @@ cdef extern from * nogil:
 cdef enum:
     MOST_VECTORS = 128    # of which a group has a lane of each
     GROUPS_PER_CLASS = 3    # that is wanted, at least
-    BLOCK = 128          # exponentials that are added up by themselves
+    BLOCK = 512          # exponentials that are added up by themselves
     BITS_OF_BINS = 11
     FEW_KEYS = 16        # are sorted
     FEW_CANDIDATES = 64  # are compared with each other
@@ -380,41 +380,50 @@ cdef inline floating bound_of_groups(
     return number_of_key[floating](cut.key, 0)
 
 
-cdef inline unsigned int candidates_of_vector(const floating *x, floating bound) noexcept nogil:
-    """A bit for each lane that is not below the bound: also for NaN, which counts as -inf and is
+cdef inline unsigned int candidates_of_vector(
+    const floating *x, floating bound, npy_intp count
+) noexcept nogil:
+    """A bit for each number that is not below the bound: also for NaN, which counts as -inf and is
     copied where others are."""
+    cdef int LANES = LANE_BYTES // <int> sizeof(floating), k
     cdef unsigned int bits = 0
-    cdef int k
-    for k in range(LANE_BYTES // <int> sizeof(floating)):
+    if count < LANES:
+        for k in range(<int> count):
+            bits |= <unsigned int> (not x[k] < bound) << k
+        return bits
+    for k in range(LANES):
         bits |= <unsigned int> (not x[k] < bound) << k
     return bits
 
 
 cdef inline npy_intp copy_candidates(
-    const floating *x, npy_intp n, int64_t first, floating bound, npy_intp vectors,
+    const floating *x, npy_intp n, int64_t first, floating bound, npy_intp most, npy_intp vectors,
     const floating *maxima, floating *logits, int64_t *classes
 ) noexcept nogil:
-    """From classes that begin with `first`; how many these are."""
-    cdef npy_intp LANES = LANE_BYTES // <npy_intp> sizeof(floating), i = 0, end, k, count = 0
+    """From classes that begin with `first`; how many these are. Of those that lie at the bound no
+    more than are wanted: there may be many of them."""
+    cdef npy_intp LANES = LANE_BYTES // <npy_intp> sizeof(floating), i = 0, end, k
+    cdef npy_intp count = 0, at_bound = 0
+    cdef floating logit
     cdef unsigned int bits
     while i < n:
         end = min(n, i + vectors * LANES)
-        if not candidates_of_vector(maxima, bound):
+        if not candidates_of_vector(maxima, bound, LANES):
             i = end
-        while i + LANES <= end:
-            bits = candidates_of_vector(x + i, bound)
+        while i < end:
+            bits = candidates_of_vector(x + i, bound, min(LANES, end - i))
             while bits:
                 k = i + lowest_bit(bits)
-                logits[count] = x[k] if x[k] == x[k] else <floating> -INFINITY
-                classes[count] = first + k
-                count += 1
                 bits &= bits - 1
-            i += LANES
-        for k in range(i, end):
-            if not x[k] < bound:
-                logits[count] = x[k] if x[k] == x[k] else <floating> -INFINITY
+                logit = x[k] if x[k] == x[k] else <floating> -INFINITY
+                if logit == bound:
+                    at_bound += 1
+                    if at_bound > most:
+                        continue
+                logits[count] = logit
                 classes[count] = first + k
                 count += 1
+            i += LANES
         i = end
         maxima += LANES
     return count
