@@ -12,6 +12,7 @@ import pytest
 import csoftmax
 
 from .exact import LONG, Exact, largest_error
+from .helpers import Prescribed
 
 COUNT = 2**31 + 5
 PERIOD = np.random.default_rng(0).normal(size=100_003).astype(np.float32)    # a prime number
@@ -79,6 +80,27 @@ def test_logsumexp_and_entropy_of_one_row():
     for target in (0, 2**31 - 1, 2**31, COUNT - 1):
         loss = csoftmax.cross_entropy(x, target)
         assert largest_error(loss, log_sum - at(np.array(target)).astype(LONG), FLOAT32) <= 2
+
+
+def test_first_classes_and_draws_of_one_row():
+    """The largest number stands in each period."""
+    x = periodic()
+    places = PERIOD.argmax() + PERIOD.size * np.arange(COUNT // PERIOD.size + 1)
+    places = places[places < COUNT]
+    for k in (1, 20, len(places)):
+        indices, log_p = csoftmax.top_log_probs(x, k)
+        np.testing.assert_array_equal(indices, places[:k])
+        right = PERIOD.max().astype(LONG) - np.log(sum_of_exponentials())
+        assert largest_error(log_p, np.full(k, right), FLOAT32) <= 3
+    drawn = csoftmax.sample(x, rng=Prescribed([0, 1 - 2.0**-53]), size=2)
+    np.testing.assert_array_equal(drawn, [0, COUNT - 1])
+    middles = (np.arange(len(places)) + 0.5) / len(places)
+    for filters in ({"top_k": len(places)}, {"min_p": 1}):
+        drawn = csoftmax.sample(x, rng=Prescribed(middles), size=len(places), **filters)
+        np.testing.assert_array_equal(drawn, places)
+    # Half of the row, up to 2^30.
+    drawn = csoftmax.sample(x, rng=Prescribed([0.5]), size=1)
+    assert abs(drawn[0] - COUNT / 2) < PERIOD.size
 
 
 def test_softmax_of_one_row_with_a_mask():

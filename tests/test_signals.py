@@ -25,6 +25,9 @@ CALLS = {
     "distributions": lambda: csoftmax.cross_entropy(long, indices, label_smoothing=0.1),
     "entropy": lambda: csoftmax.entropy(long, temperature=0.7),
     "divergence": lambda: csoftmax.kl_divergence(long, long[::-1], temperature=0.7),
+    "the first classes": lambda: csoftmax.top_log_probs(long, 3),
+    "draws": lambda: csoftmax.sample(long, top_k=9, rng=0),
+    "draws from rows that threads share": lambda: csoftmax.sample(wide, rng=0),
     "single numbers": lambda: csoftmax.binary_cross_entropy(wide, wide),
     "a result of the same shape": lambda: csoftmax.softmax(np.zeros((1_500_000, 100), np.float32)),
 }
