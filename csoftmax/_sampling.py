@@ -263,6 +263,9 @@ def drawn(
     logits, axis, _, _ = as_logits_with_axis(logits, axis, name)
     temperature = as_temperature(temperature, logits, (axis,))
     where = as_mask(where, logits)
+    axes = len(size) + logits.ndim - 1
+    if axes > 64:
+        raise ValueError(f"size {size} makes {axes} axes of the result; arrays have up to 64")
     indices = computed(kernels.sample(
         logits, axis, temperature, top_k, top_p, min_p, where, uniform, size
     ))

@@ -1985,7 +1985,6 @@ cdef struct Selected:
     LongRow *all             # of a long row; else NULL, and these are the logits, as they are given
     const void *given        # and changed for an extreme temperature
     const void *changed
-    double copies[2][FEW]    # of rows that are in columns
     Candidates candidates
     double bound             # of their logits
     double maximum           # of the logits; NaN if there is one among them
@@ -2241,7 +2240,7 @@ cdef void draw_from_all(Selected *selected, floating type_tag) noexcept nogil:
         count = min(BLOCK, n - first)
         place_of_draw(selected, i)[0] = first + place_in_block(
             logits_of_block[floating](selected, first, count, 0), count, &params,
-            sums[block - 1] if block > 0 else 0, target,
+            sums[block - 1] if block > 0 else 0, target, <floating *> selected.candidates.keys,
         )
 
 
@@ -2388,11 +2387,13 @@ cdef void select_in_rows(
                 &selected, job, part, r - part.first, tile, r - begin, place, 0
             )
             x = row_of_view[floating](
-                &tile.companion, r - begin, job.plan.n, job.layout, <floating *> selected.copies[0]
+                &tile.companion, r - begin, job.plan.n, job.layout,
+                <floating *> selected.candidates.given,
             )
             selected.given = x
             selected.changed = row_of_view[floating](
-                &tile.logits, r - begin, job.plan.n, job.layout, <floating *> selected.copies[1]
+                &tile.logits, r - begin, job.plan.n, job.layout,
+                <floating *> selected.candidates.changed,
             )
             if job.has_extremes:
                 selected.first_maximum = maximum_of[floating](

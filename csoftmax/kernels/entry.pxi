@@ -36,11 +36,12 @@ from csoftmax.kernels.formulas cimport is_finite
 from csoftmax.kernels.lanes cimport add_term
 from csoftmax.kernels.memory cimport CSOFTMAX_KEEPS_MEMORY, keep_limit, new_result
 from csoftmax.kernels.plan cimport (
-    BINARY_CROSS_ENTROPY, BINARY_CROSS_ENTROPY_AND_GRAD, CLASS_LOSS, COMPANION, ENTROPY, HESSIAN,
-    INDEX_LOSS, KL_DIVERGENCE, LOGITS, LOGSUMEXP, LOG_SIGMOID, LOG_SOFTMAX, LOG_SOFTMAX_VJP, MASK,
-    NLL_LOSS, POS_WEIGHT, RESULT, ROLES, ROW_RESULT, SIGMOID, SIGN, SOFTMAX, SOFTMAX_AND_LOGSUMEXP,
-    SOFTMAX_VJP, TARGET, TARGETS_LOSS, TEMPERATURE, WEIGHT, WEIGHTED_LOGSUMEXP, Axes, Function,
-    Plan, collapse, set_operand, start_plan,
+    BINARY_CROSS_ENTROPY, BINARY_CROSS_ENTROPY_AND_GRAD, CLASSES, CLASS_LOSS, COMPANION, ENTROPY,
+    HESSIAN, INDEX_LOSS, KL_DIVERGENCE, LOGITS, LOGSUMEXP, LOG_SIGMOID, LOG_SOFTMAX,
+    LOG_SOFTMAX_VJP, MASK, MAX_LEVELS, NLL_LOSS, POS_WEIGHT, RESULT, ROLES, ROW_RESULT, SAMPLE,
+    SIGMOID, SIGN, SOFTMAX, SOFTMAX_AND_LOGSUMEXP, SOFTMAX_VJP, TARGET, TARGETS_LOSS, TEMPERATURE,
+    TOP_LOG_PROBS, UNIFORMS, WEIGHT, WEIGHTED_LOGSUMEXP, Axes, Function, Plan, collapse,
+    set_operand, start_plan,
 )
 from csoftmax.kernels.stops cimport raise_if_stopped
 from csoftmax.kernels.threads cimport (
@@ -674,7 +675,7 @@ def sample(logits, axis, temperature, top_k, top_p, min_p, where, uniform, tuple
     cdef Call call
     cdef ndarray classes, uniforms = None
     cdef double *temperatures
-    cdef tuple shape
+    cdef npy_intp lengths[MAX_LEVELS]
     cdef npy_intp i
     if type(axis) is not int or not start_call(&call, SAMPLE, logits, axis) or not (
         read_filters(&call, top_k, top_p, min_p)
@@ -684,21 +685,27 @@ def sample(logits, axis, temperature, top_k, top_p, min_p, where, uniform, tuple
     x = read_operand(&call, LOGITS, logits)
     if where is not None:
         where = read_operand(&call, MASK, where)
-    if call.is_refused:
+    if call.is_refused or len(size) + call.row_axes.count > MAX_LEVELS:
         return None
-    shape = size + tuple([call.row_axes.lengths[i] for i in range(call.row_axes.count)])
-    classes = np.empty(shape, np.int64)
+    call.selection.draws = 1
+    for i in range(len(size)):
+        lengths[i] = size[i]
+        call.selection.draws *= lengths[i]
+    for i in range(call.row_axes.count):
+        lengths[len(size) + i] = call.row_axes.lengths[i]
+    classes = new_array(
+        len(size) + call.row_axes.count, lengths, call.plan.rows * call.selection.draws, NPY_INT64
+    )
     temperatures = <double *> call.plan.data[TEMPERATURE]
     if call.plan.is_number[TEMPERATURE] and temperatures[0] == 0:    # the first maximum
         temperatures[0] = 1
         call.selection.most = 1
     else:
-        uniforms = uniform(shape)
+        uniforms = uniform((<object> classes).shape)
     if classes.size == 0:
         return classes
     if call.plan.n == 0:
         return 0
-    call.selection.draws = classes.size // call.plan.rows
     set_draws(&call, CLASSES, classes, len(size))
     if uniforms is not None:
         set_draws(&call, UNIFORMS, uniforms, len(size))

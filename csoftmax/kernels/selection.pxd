@@ -61,7 +61,9 @@ cdef struct Candidates:
     void *maxima         # of groups
     npy_intp groups
     npy_intp vectors     # of a group
-    # Room.
+    # Room, also for copies of the logits of a row that is in columns.
+    void *given
+    void *changed
     uint64_t *keys
     uint64_t *other_keys
     int64_t *other_classes
@@ -88,7 +90,7 @@ cdef inline int bits_of_bins(npy_intp count) noexcept nogil:
 cdef inline npy_intp bytes_of_candidates(npy_intp n, floating type_tag) noexcept nogil:
     cdef npy_intp count = whole_lanes[floating](n, 0)
     return LANE_BYTES + count * (
-        2 * sizeof(floating) + sizeof(double) + 2 * sizeof(uint64_t) + 2 * sizeof(int64_t)
+        4 * sizeof(floating) + sizeof(double) + 2 * sizeof(uint64_t) + 2 * sizeof(int64_t)
     ) + (sizeof(double) << bits_of_bins(count))
 
 
@@ -104,6 +106,8 @@ cdef inline Candidates candidates_at(char *place, npy_intp n, floating type_tag)
     candidates.other_classes = candidates.classes + count
     candidates.maxima = candidates.other_classes + count
     candidates.logits = <floating *> candidates.maxima + count
+    candidates.given = <floating *> candidates.logits + count
+    candidates.changed = <floating *> candidates.given + count
     return candidates
 
 
@@ -481,11 +485,11 @@ cdef inline npy_intp first_above(const double *sums, npy_intp n, double target) 
 
 
 cdef inline npy_intp place_in_block(
-    const floating *x, npy_intp n, const ExpParams *params, double before, double target
+    const floating *x, npy_intp n, const ExpParams *params, double before, double target,
+    floating *e
 ) noexcept nogil:
     """Where exponentials, added to what is before the block, pass the target; else the last of
-    them that is not 0."""
-    cdef floating e[BLOCK]
+    them that is not 0. `e` is room for them."""
     cdef npy_intp place = 0, i
     for i in range(n):
         e[i] = exponential(x[i], params, GENERAL)
