@@ -33,8 +33,8 @@ from csoftmax.kernels.passes cimport (
     GRADS_OF_OFFSETS, HESSIANS, LOG_PROBABILITIES, LOG_PROBABILITY_GRADS, LOG_SOFTMAX_VJPS,
     MAX_ROWS, NOTHING_WEIGHED, NO_VALUES, OTHERS, OTHERS_KEPT, PROBABILITIES, PROBABILITY_GRADS,
     ROWS, SOFTMAX_VJPS, WEIGHTED_EXPONENTIALS, Layout, Tile, Values, View, Weighing,
-    find_maxima_of_columns, find_maxima_of_rows, in_type_of, lanes_of, params_of, prefetch, set_params,
-    sum_exponentials, sum_weighted, weigh, write,
+    find_maxima_of_columns, find_maxima_of_rows, in_type_of, lanes_of, params_of, prefetch,
+    set_params, sum_exponentials, sum_weighted, weigh, write,
 )
 from csoftmax.kernels.plan cimport (
     CLASSES, CLASS_LOSS, COMPANION, ENTROPY, HESSIAN, INDEX_LOSS, KL_DIVERGENCE, LOGITS, LOGSUMEXP,
@@ -44,7 +44,7 @@ from csoftmax.kernels.plan cimport (
 )
 from csoftmax.kernels.selection cimport (
     BLOCK, Candidates, Selection, accumulate, bound_of_groups, bytes_of_candidates, candidates_at,
-    copy_candidates, find_cut, find_maxima_of_groups, first_above, keep_most_probable, keep_up_to,
+    copy_candidates, find_maxima_of_groups, first_above, keep_most_probable, keep_nucleus,
     maximum_of_groups, order_most_probable, place_in_block, set_groups, sum_blocks, sum_of,
 )
 from csoftmax.kernels.stops cimport NUMBERS_PER_SHARE, is_stopped, must_stop, scratch_memory
@@ -87,6 +87,7 @@ cdef enum:
     SLOTS = 3    # for copies: of logits, of companions, and of results or exponentials
     # Of a long row whose exponentials, those of both sides, are kept for its gradient.
     MOST_KEPT_BYTES = 1310720
+    HIGHER_SHARE = 16    # of a row, times what is left out of a nucleus: see collect_probable
     SELECTION_WORK = 8    # numbers of other functions take as long as one of a selection, at most
     LOCAL_BYTES = 3 * 4096 + 64    # of copies on a thread's stack: a host's may have 128 KiB
 
@@ -2209,6 +2210,14 @@ cdef inline int64_t *place_of_draw(const Selected *selected, npy_intp i) noexcep
     )
 
 
+cdef inline bint are_all_summed(const Job *job) noexcept nogil:
+    """The exponentials of a row: unless few are kept, or those alone that are near the largest."""
+    cdef const Selection *selection = job.selection
+    return selection.most >= job.plan.n and (
+        selection.top_p < 1 or selection.log_min_p == -INFINITY
+    )
+
+
 cdef double sum_all_blocks(Selected *selected, floating type_tag) noexcept nogil:
     cdef npy_intp n = selected.job.plan.n
     cdef const Tile *tile = selected.tile
@@ -2307,61 +2316,75 @@ cdef void refuse_row(const Selected *selected) noexcept nogil:
         place_of_draw(selected, i)[0] = -1
 
 
-cdef void draw_from_candidates(Selected *selected, double total, floating type_tag) noexcept nogil:
-    """`total` is of all classes, where all are before the nucleus is taken."""
+cdef void collect_probable(Selected *selected, double total, floating type_tag) noexcept nogil:
+    """Candidates of the nucleus of all classes, and of what is not less probable than `min_p`. Most
+    rows are spread so that a higher bound than the one that always holds leaves the nucleus among
+    a fifth of the candidates: that one is tried first."""
     cdef const Selection *selection = selected.job.selection
     cdef Candidates *candidates = &selected.candidates
-    cdef floating *logits = <floating *> candidates.logits
-    cdef double *weights = candidates.weights
-    cdef double wanted
-    cdef npy_intp i
-    collect_candidates[floating](selected, 0)
-    keep_most_probable[floating](candidates, selection.most, 0)
-    weigh_candidates[floating](selected, 0)
-    if selection.top_p < 1:
-        if selection.most < selected.job.plan.n:
-            total = sum_of(weights, candidates.count)
-        wanted = selection.top_p * total * (1 - 1e-14)    # sums are rounded
-        keep_up_to[floating](
-            candidates, find_cut[floating](candidates, logits, weights, candidates.count, wanted), 0
-        )
+    cdef double bound_of_others = -INFINITY, higher = HIGHER_SHARE
     if selection.log_min_p > -INFINITY:
-        keep_min_p[floating](selected, 0)
+        bound_of_others = with_margin(
+            selected.maximum + bound_of_min_p(selected), selected.maximum
+        )
+    while True:
+        selected.bound = bound_of_others
+        if selection.top_p < 1:
+            selected.bound = max(bound_of_others, with_margin(
+                bound_of_nucleus[floating](selected, higher * total, 0), selected.maximum
+            ))
+        collect_candidates[floating](selected, 0)
+        weigh_candidates[floating](selected, 0)
+        if higher == 1 or selected.bound == bound_of_others or (
+            candidates.count > 0
+            and sum_of(candidates.weights, candidates.count) >= selection.top_p * total
+        ):
+            return
+        higher = 1
+
+
+cdef void draw_from_candidates(Selected *selected, floating type_tag) noexcept nogil:
+    cdef Candidates *candidates = &selected.candidates
+    cdef npy_intp i
+    cdef double total
     if candidates.count == 0:    # another thread has changed the logits meanwhile
         refuse_row(selected)
         return
-    accumulate(weights, candidates.count)
-    total = weights[candidates.count - 1]
-    for i in range(selection.draws):
+    accumulate(candidates.weights, candidates.count)
+    total = candidates.weights[candidates.count - 1]
+    for i in range(selected.job.selection.draws):
         place_of_draw(selected, i)[0] = candidates.classes[
-            first_above(weights, candidates.count, uniform_of_draw(selected, i) * total)
+            first_above(
+                candidates.weights, candidates.count, uniform_of_draw(selected, i) * total
+            )
         ]
 
 
 cdef void draw(Selected *selected, floating type_tag) noexcept nogil:
     cdef const Selection *selection = selected.job.selection
-    cdef double total = 0, bound = -INFINITY
-    cdef bint are_all = selection.most >= selected.job.plan.n
-    cdef bint is_filtered = (
-        not are_all or selection.top_p < 1 or selection.log_min_p > -INFINITY
-    )
+    cdef Candidates *candidates = &selected.candidates
+    cdef double total = 0
     if not is_finite(selected.maximum):
         refuse_row(selected)
         return
-    if are_all and (not is_filtered or selection.top_p < 1):
+    if are_all_summed(selected.job):
         total = sum_all_blocks[floating](selected, 0)
-    if not is_filtered:
-        draw_from_all[floating](selected, 0)
-        return
-    if not are_all:
-        selected.bound = bound_of_groups[floating](&selected.candidates, selection.most, 0)
+        if selection.top_p == 1:    # and nothing else leaves out classes
+            draw_from_all[floating](selected, 0)
+            return
+    if selection.most < selected.job.plan.n:
+        selected.bound = bound_of_groups[floating](candidates, selection.most, 0)
+        collect_candidates[floating](selected, 0)
+        keep_most_probable[floating](candidates, selection.most, 0)
+        weigh_candidates[floating](selected, 0)
+        total = sum_of(candidates.weights, candidates.count)
     else:
-        if selection.top_p < 1:
-            bound = bound_of_nucleus[floating](selected, total, 0)
-        if selection.log_min_p > -INFINITY:
-            bound = max(bound, selected.maximum + bound_of_min_p(selected))
-        selected.bound = with_margin(bound, selected.maximum)
-    draw_from_candidates[floating](selected, total, 0)
+        collect_probable[floating](selected, total, 0)
+    if selection.top_p < 1:
+        keep_nucleus[floating](candidates, selection.top_p * total, 0)
+    if selection.log_min_p > -INFINITY:
+        keep_min_p[floating](selected, 0)
+    draw_from_candidates[floating](selected, 0)
 
 
 cdef void select_in_row(Selected *selected, floating type_tag) noexcept nogil:
