@@ -253,6 +253,13 @@ def test_equal_logits(n, dtype):
                 np.testing.assert_array_equal(draw(x, numbers, top_k=kept), first)
 
 
+def test_many_equal_logits(dtype):
+    """Whose sum in float32 would be off by a class."""
+    n = 300_007
+    numbers = (np.arange(n) + 0.5) / n
+    np.testing.assert_array_equal(draw(np.full(n, -2.5, dtype), numbers), np.arange(n))
+
+
 @pytest.mark.parametrize("n", EQUAL[3:])
 def test_a_boundary_inside_equal_logits(n, dtype):
     """Some larger ones before, behind and between; of the equal ones the lower indices are kept."""
