@@ -52,6 +52,7 @@ from csoftmax.kernels.threads cimport (
 import numpy as np
 
 include "engine.pxi"
+include "selection.pxi"
 
 import_array()
 set_up_threads()

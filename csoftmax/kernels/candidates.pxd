@@ -21,6 +21,7 @@ from numpy cimport npy_intp
 from csoftmax.kernels.arithmetic cimport (
     GENERAL, DoubleBits, ExpParams, FloatBits, Kind, exponential, value_or_zero,
 )
+from csoftmax.kernels.copies cimport FEW
 from csoftmax.kernels.lanes cimport (
     FLOAT_LANES, LANE_BYTES, LaneSums, clear, larger, sum_of_lanes, whole_lanes,
 )
@@ -89,8 +90,8 @@ cdef inline int bits_of_bins(npy_intp count) noexcept nogil:
 
 cdef inline npy_intp bytes_of_candidates(npy_intp n, floating type_tag) noexcept nogil:
     cdef npy_intp count = whole_lanes[floating](n, 0)
-    return LANE_BYTES + count * (
-        4 * sizeof(floating) + sizeof(double) + 2 * sizeof(uint64_t) + 2 * sizeof(int64_t)
+    return 2 * min(count, <npy_intp> FEW) * sizeof(floating) + count * (
+        2 * sizeof(floating) + sizeof(double) + 2 * sizeof(uint64_t) + 2 * sizeof(int64_t)
     ) + (sizeof(double) << bits_of_bins(count))
 
 
@@ -107,7 +108,7 @@ cdef inline Candidates candidates_at(char *place, npy_intp n, floating type_tag)
     candidates.maxima = candidates.other_classes + count
     candidates.logits = <floating *> candidates.maxima + count
     candidates.given = <floating *> candidates.logits + count
-    candidates.changed = <floating *> candidates.given + count
+    candidates.changed = <floating *> candidates.given + min(count, <npy_intp> FEW)
     return candidates
 
 
@@ -308,9 +309,10 @@ cdef inline void keep_nucleus(
     """The most probable ones that have together what is wanted of all, in the order of classes.
     Sums are rounded: [0.5, 0.3, 0.2] has 0.8 in two classes."""
     cdef const floating *logits = <const floating *> all.logits
-    wanted *= 1 - 1e-14
+    cdef Cut cut
     if all.count > 0:
-        keep_up_to[floating](all, find_cut[floating](all, logits, all.weights, all.count, wanted), 0)
+        cut = find_cut[floating](all, logits, all.weights, all.count, wanted * (1 - 1e-14))
+        keep_up_to[floating](all, cut, 0)
 
 
 cdef inline void order_most_probable(
@@ -327,7 +329,9 @@ cdef inline void order_most_probable(
 
 # Candidates
 
-cdef inline void set_groups(Candidates *all, npy_intp n, npy_intp most, floating type_tag) noexcept nogil:
+cdef inline void set_groups(
+    Candidates *all, npy_intp n, npy_intp most, floating type_tag
+) noexcept nogil:
     cdef npy_intp LANES = LANE_BYTES // <npy_intp> sizeof(floating)
     all.vectors = MOST_VECTORS
     while all.vectors > 2 and most < n and n < GROUPS_PER_CLASS * most * all.vectors:
