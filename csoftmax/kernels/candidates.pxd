@@ -16,6 +16,7 @@ an order that depends on the number of classes alone.
 from cython cimport floating
 from libc.math cimport INFINITY
 from libc.stdint cimport int64_t, uint64_t
+from libc.string cimport memset
 from numpy cimport npy_intp
 
 from csoftmax.kernels.arithmetic cimport (
@@ -56,13 +57,14 @@ cdef struct Selection:
 cdef struct Candidates:
     # Of a row, in the order of classes, and what else is found on the way.
     npy_intp count
+    npy_intp room        # for so many
     void *logits         # in their type
     int64_t *classes
     double *weights      # exponentials, or their sums up to each; or sums of blocks of all classes
     void *maxima         # of groups
     npy_intp groups
     npy_intp vectors     # of a group
-    # Room, also for copies of the logits of a row that is in columns.
+    # Places to work at, also for copies of the logits of a row that is in columns.
     void *given
     void *changed
     uint64_t *keys
@@ -88,27 +90,77 @@ cdef inline int bits_of_bins(npy_intp count) noexcept nogil:
     return max(1, min(BITS_OF_BINS, bit_length(count)))
 
 
-cdef inline npy_intp bytes_of_candidates(npy_intp n, floating type_tag) noexcept nogil:
-    cdef npy_intp count = whole_lanes[floating](n, 0)
-    return 2 * min(count, <npy_intp> FEW) * sizeof(floating) + count * (
-        2 * sizeof(floating) + sizeof(double) + 2 * sizeof(uint64_t) + 2 * sizeof(int64_t)
-    ) + (sizeof(double) << bits_of_bins(count))
+cdef inline bint are_groups_enough(npy_intp groups, npy_intp most) noexcept nogil:
+    """For a bound that leaves out a good part of a row."""
+    return groups >= 2 * most
 
 
-cdef inline Candidates candidates_at(char *place, npy_intp n, floating type_tag) noexcept nogil:
-    cdef npy_intp count = whole_lanes[floating](n, 0)
+cdef inline Candidates candidates_of(
+    npy_intp n, const Selection *selection, floating type_tag
+) noexcept nogil:
+    """Of a row of n classes: the groups, and how many candidates there can be. Where few classes
+    are wanted, those of less groups than that have larger logits than the bound, and as many that
+    lie at the bound are enough."""
+    cdef npy_intp LANES = LANE_BYTES // <npy_intp> sizeof(floating), most = selection.most
+    cdef npy_intp vectors = MOST_VECTORS
     cdef Candidates candidates
-    candidates.count = 0
+    while vectors > 2 and most < n and n < GROUPS_PER_CLASS * most * vectors:
+        vectors //= 2
+    memset(&candidates, 0, sizeof(Candidates))
+    candidates.vectors = vectors
+    candidates.groups = (n + LANES * vectors - 1) // (LANES * vectors) * LANES
+    candidates.room = n
+    if most < n and are_groups_enough(candidates.groups, most):
+        candidates.room = min(n, most * (vectors + 1))
+    elif are_all_drawn(selection, n):
+        candidates.room = max((n + BLOCK - 1) // BLOCK, min(n, <npy_intp> BLOCK))
+    return candidates
+
+
+cdef inline bint are_all_drawn(const Selection *selection, npy_intp n) noexcept nogil:
+    """Without any filter."""
+    return (
+        selection.draws > 0 and selection.most >= n
+        and selection.top_p == 1 and selection.log_min_p == -INFINITY
+    )
+
+
+cdef inline npy_intp places_of(const Candidates *candidates, floating type_tag) noexcept nogil:
+    """In arrays that have the groups' keys, too."""
+    return whole_lanes[floating](max(candidates.room, candidates.groups), 0)
+
+
+cdef inline npy_intp copied_numbers(npy_intp n) noexcept nogil:
+    return n if n <= FEW else 0
+
+
+cdef inline npy_intp bytes_of_candidates(
+    npy_intp n, const Selection *selection, floating type_tag
+) noexcept nogil:
+    cdef Candidates candidates = candidates_of[floating](n, selection, 0)
+    cdef npy_intp count = places_of[floating](&candidates, 0)
+    return count * (
+        sizeof(floating) + sizeof(double) + 2 * sizeof(uint64_t) + 2 * sizeof(int64_t)
+    ) + (sizeof(double) << bits_of_bins(count)) + sizeof(floating) * (
+        candidates.groups + 2 * copied_numbers(n)
+    )
+
+
+cdef inline Candidates candidates_at(
+    char *place, npy_intp n, const Selection *selection, floating type_tag
+) noexcept nogil:
+    cdef Candidates candidates = candidates_of[floating](n, selection, 0)
+    cdef npy_intp count = places_of[floating](&candidates, 0)
     candidates.weights = <double *> place
     candidates.bins = candidates.weights + count
     candidates.keys = <uint64_t *> (candidates.bins + (<npy_intp> 1 << bits_of_bins(count)))
     candidates.other_keys = candidates.keys + count
     candidates.classes = <int64_t *> (candidates.other_keys + count)
     candidates.other_classes = candidates.classes + count
-    candidates.maxima = candidates.other_classes + count
-    candidates.logits = <floating *> candidates.maxima + count
-    candidates.given = <floating *> candidates.logits + count
-    candidates.changed = <floating *> candidates.given + min(count, <npy_intp> FEW)
+    candidates.logits = candidates.other_classes + count
+    candidates.maxima = <floating *> candidates.logits + count
+    candidates.given = <floating *> candidates.maxima + candidates.groups
+    candidates.changed = <floating *> candidates.given + copied_numbers(n)
     return candidates
 
 
@@ -329,17 +381,6 @@ cdef inline void order_most_probable(
 
 # Candidates
 
-cdef inline void set_groups(
-    Candidates *all, npy_intp n, npy_intp most, floating type_tag
-) noexcept nogil:
-    cdef npy_intp LANES = LANE_BYTES // <npy_intp> sizeof(floating)
-    all.vectors = MOST_VECTORS
-    while all.vectors > 2 and most < n and n < GROUPS_PER_CLASS * most * all.vectors:
-        all.vectors //= 2
-    all.groups = whole_lanes[floating](n, 0) // LANES
-    all.groups = (all.groups + all.vectors - 1) // all.vectors * LANES
-
-
 cdef inline bint find_maxima_of_groups(
     const floating *x, npy_intp n, npy_intp vectors, floating *maxima
 ) noexcept nogil:
@@ -388,7 +429,7 @@ cdef inline floating bound_of_groups(
     cdef Cut cut
     cdef npy_intp i
     cdef int equal, larger
-    if all.groups < 2 * most:    # which would keep most candidates
+    if not are_groups_enough(all.groups, most):
         return -INFINITY
     if all.groups <= FEW_CANDIDATES:
         for i in range(all.groups):
@@ -402,8 +443,7 @@ cdef inline floating bound_of_groups(
 cdef inline unsigned int candidates_of_vector(
     const floating *x, floating bound, npy_intp count
 ) noexcept nogil:
-    """A bit for each number that is not below the bound: also for NaN, which counts as -inf and is
-    copied where others are."""
+    """A bit for each number that is not below the bound: also for NaN, which counts as -inf."""
     cdef int LANES = LANE_BYTES // <int> sizeof(floating), k
     cdef unsigned int bits = 0
     if count < LANES:
@@ -416,13 +456,13 @@ cdef inline unsigned int candidates_of_vector(
 
 
 cdef inline npy_intp copy_candidates(
-    const floating *x, npy_intp n, int64_t first, floating bound, npy_intp most, npy_intp vectors,
-    const floating *maxima, floating *logits, int64_t *classes
+    const floating *x, npy_intp n, int64_t first, floating bound, npy_intp *at_bound,
+    npy_intp room, npy_intp vectors, const floating *maxima, floating *logits, int64_t *classes
 ) noexcept nogil:
     """From classes that begin with `first`; how many these are. Of those that lie at the bound no
-    more than are wanted: there may be many of them."""
-    cdef npy_intp LANES = LANE_BYTES // <npy_intp> sizeof(floating), i = 0, end, k
-    cdef npy_intp count = 0, at_bound = 0
+    more than `at_bound`, which is how many are left then. There is room for all others, unless
+    another thread changes the logits."""
+    cdef npy_intp LANES = LANE_BYTES // <npy_intp> sizeof(floating), i = 0, end, k, count = 0
     cdef floating logit
     cdef unsigned int bits
     while i < n:
@@ -436,9 +476,9 @@ cdef inline npy_intp copy_candidates(
                 bits &= bits - 1
                 logit = x[k] if x[k] == x[k] else <floating> -INFINITY
                 if logit == bound:
-                    at_bound += 1
-                    if at_bound > most:
-                        continue
+                    at_bound[0] -= 1
+                if logit < bound or count == room or (logit == bound and at_bound[0] < 0):
+                    continue
                 logits[count] = logit
                 classes[count] = first + k
                 count += 1

@@ -2130,7 +2130,7 @@ cdef void share_rows(Job *job, floating type_tag) noexcept nogil:
         job.bytes_of_thread += 2 * chunks * job.slot_bytes + LANE_BYTES
     job.candidates_at = job.bytes_of_thread
     if is_selection(job):
-        job.bytes_of_thread += bytes_of_candidates[floating](n, 0)
+        job.bytes_of_thread += bytes_of_candidates[floating](n, job.selection, 0)
     job.scratch = NULL
     if job.bytes_of_thread > LOCAL_BYTES - LANE_BYTES:
         job.scratch = <char *> scratch_memory(threads * job.bytes_of_thread)

@@ -650,6 +650,7 @@ def top_log_probs(logits, axis, k, temperature, where):
     ):
         return None
     call.selection.most = PyLong_AsLongLongAndOverflow(k, &overflow)
+    call.selection.draws = 0
     call.is_refused = overflow or not 1 <= call.selection.most <= call.plan.n
     if call.is_refused:
         return None

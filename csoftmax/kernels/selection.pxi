@@ -14,9 +14,9 @@ from numpy cimport npy_intp
 
 from csoftmax.kernels.arithmetic cimport GENERAL, PLAIN, ExpParams, Kind, exponential
 from csoftmax.kernels.candidates cimport (
-    BLOCK, Candidates, Selection, accumulate, bound_of_groups, candidates_at, copy_candidates,
-    find_maxima_of_groups, first_above, keep_most_probable, keep_nucleus, maximum_of_groups,
-    order_most_probable, place_in_block, set_groups, sum_blocks, sum_of,
+    BLOCK, Candidates, Selection, accumulate, are_all_drawn, bound_of_groups, candidates_at,
+    copy_candidates, find_maxima_of_groups, first_above, keep_most_probable, keep_nucleus,
+    maximum_of_groups, order_most_probable, place_in_block, sum_blocks, sum_of,
 )
 from csoftmax.kernels.formulas cimport is_finite, log_probability
 from csoftmax.kernels.passes cimport ROWS, Layout, Tile, View, in_type_of, params_of
@@ -51,9 +51,8 @@ cdef inline void start_selected(
     selected.tile = tile
     selected.r = r
     selected.all = NULL
-    selected.candidates = candidates_at[floating](place, job.plan.n, 0)
+    selected.candidates = candidates_at[floating](place, job.plan.n, job.selection, 0)
     selected.temperature = temperature_given(job, part, row)
-    set_groups[floating](&selected.candidates, job.plan.n, job.selection.most, 0)
 
 
 cdef inline const floating *row_of_view(
@@ -113,24 +112,33 @@ cdef inline void find_groups_of_chunk(
     )
 
 
+cdef npy_intp copy_candidates_of_chunk(
+    LongRow *all, npy_intp c, int participant, npy_intp place, npy_intp *at_bound,
+    floating type_tag
+) noexcept nogil:
+    """How many these are."""
+    cdef const Candidates *candidates = &all.selected.candidates
+    cdef npy_intp start = c * chunk_length[floating](0)
+    cdef Rows rows
+    cdef Tile tile
+    start_chunk[floating](all, c, participant, &rows, &tile, 0)
+    return copy_candidates(
+        <floating *> tile.companion.data, tile.classes, start, <floating> all.selected.bound,
+        at_bound, candidates.room - place, candidates.vectors,
+        groups_of_chunk[floating](candidates, c, 0), <floating *> candidates.logits + place,
+        candidates.classes + place,
+    )
+
+
 cdef void copy_candidates_of_chunks(
     void *work, npy_intp first, npy_intp last, int participant, const floating *type_tag
 ) noexcept nogil:
     """To places as far apart as the chunks are."""
     cdef LongRow *all = <LongRow *> work
-    cdef const Candidates *candidates = &all.selected.candidates
-    cdef const floating *maxima
-    cdef npy_intp start, c
-    cdef Rows rows
-    cdef Tile tile
+    cdef npy_intp at_bound = all.job.plan.n, c
     for c in range(first, last):
-        start = c * chunk_length[floating](0)
-        maxima = groups_of_chunk[floating](candidates, c, 0)
-        start_chunk[floating](all, c, participant, &rows, &tile, 0)
-        all.chunks[c].candidates = copy_candidates(
-            <floating *> tile.companion.data, tile.classes, start,
-            <floating> all.selected.bound, all.job.selection.most, candidates.vectors, maxima,
-            <floating *> candidates.logits + start, candidates.classes + start,
+        all.chunks[c].candidates = copy_candidates_of_chunk[floating](
+            all, c, participant, c * chunk_length[floating](0), &at_bound, 0
         )
 
 
@@ -160,32 +168,44 @@ cdef void sum_blocks_of(
 
 
 cdef void collect_candidates(Selected *selected, floating type_tag) noexcept nogil:
+    """A few are copied by one thread."""
     cdef Candidates *candidates = &selected.candidates
     cdef LongRow *all = selected.all
-    cdef floating *logits = <floating *> candidates.logits
-    cdef npy_intp n = selected.job.plan.n, start, count, c
-    cdef bint are_few = selected.job.selection.most < n
+    cdef npy_intp n = selected.job.plan.n, at_bound = selected.job.selection.most, c
     if all == NULL:
         candidates.count = copy_candidates(
-            <const floating *> selected.given, n, 0, <floating> selected.bound,
-            selected.job.selection.most, candidates.vectors, <floating *> candidates.maxima,
-            logits, candidates.classes,
+            <const floating *> selected.given, n, 0, <floating> selected.bound, &at_bound,
+            candidates.room, candidates.vectors, <floating *> candidates.maxima,
+            <floating *> candidates.logits, candidates.classes,
         )
+        return
+    candidates.count = 0
+    if candidates.room < n:
+        for c in range(all.count):
+            candidates.count += copy_candidates_of_chunk[floating](
+                all, c, 0, candidates.count, &at_bound, 0
+            )
         return
     share(
         <Work> copy_candidates_of_chunks[floating], all, all.count, 1, n,
-        1 if are_few else selected.job.threads_of_row,
+        selected.job.threads_of_row,
     )
-    candidates.count = 0
     for c in range(all.count):
-        start = c * chunk_length[floating](0)
-        count = all.chunks[c].candidates
-        memmove(logits + candidates.count, logits + start, count * sizeof(floating))
-        memmove(
-            candidates.classes + candidates.count, candidates.classes + start,
-            count * sizeof(int64_t),
+        move_candidates[floating](
+            candidates, c * chunk_length[floating](0), all.chunks[c].candidates, 0
         )
-        candidates.count += count
+
+
+cdef inline void move_candidates(
+    Candidates *candidates, npy_intp start, npy_intp count, floating type_tag
+) noexcept nogil:
+    """To those before."""
+    cdef floating *logits = <floating *> candidates.logits
+    memmove(logits + candidates.count, logits + start, count * sizeof(floating))
+    memmove(
+        candidates.classes + candidates.count, candidates.classes + start, count * sizeof(int64_t)
+    )
+    candidates.count += count
 
 
 cdef inline floating changed_logit(
@@ -419,9 +439,9 @@ cdef void draw(Selected *selected, floating type_tag) noexcept nogil:
         return
     if are_all_summed(selected.job):
         total = sum_all_blocks[floating](selected, 0)
-        if selection.top_p == 1:    # and nothing else leaves out classes
-            draw_from_all[floating](selected, 0)
-            return
+    if are_all_drawn(selection, selected.job.plan.n):
+        draw_from_all[floating](selected, 0)
+        return
     if selection.most < selected.job.plan.n:
         selected.bound = bound_of_groups[floating](candidates, selection.most, 0)
         collect_candidates[floating](selected, 0)
