@@ -442,7 +442,7 @@ cdef inline void store_part(
     )
 
 
-cdef inline View loaded(
+cdef View loaded(
     const Job *job, const Block *block, int role, int slot, npy_intp first, npy_intp classes,
     char *copies, floating type_tag
 ) noexcept nogil:
