@@ -1,6 +1,8 @@
 """From logits to classes: the most probable ones, and random ones."""
 
+import functools
 import operator
+import os
 
 import numpy as np
 
@@ -63,8 +65,8 @@ def top_log_probs(logits, k, /, axis=-1, *, temperature=1.0, where=None):
 
     Notes
     -----
-    Nothing is sorted but the k classes themselves. The log-probabilities are those of
-    `log_softmax`, bit by bit.
+    Nothing is sorted but the k classes themselves. The log-probabilities are as exact as those of
+    `log_softmax`, and along the last axis of an array in C order they are the same bits.
 
     A row that has no softmax, for it has a NaN or +inf, or nothing but -inf, has NaN as its
     log-probabilities; one of which `where` leaves nothing has -inf. Also then the indices are those
@@ -188,8 +190,9 @@ def sample(
     for each draw of each row, also where one of many temperatures is 0 and the row needs none. If
     `temperature` is the number 0, `rng` is not used.
 
-    For a loop over tokens make a generator once: to make one takes longer than to draw from some
-    thousand classes.
+    For a loop over tokens make a generator once, or give none: to make one takes longer than to
+    draw from some thousand classes. Without one, all calls of a process share a generator, which
+    begins with numbers of the operating system.
 
     `top_k` is due to [1]_, the nucleus of `top_p` to [2]_, `min_p` to [3]_. Other libraries have
     them in another order, or the temperature last.
@@ -239,6 +242,8 @@ def sample(
     (3, 2)
     """
     size = () if size is None else as_size(size)
+    if rng is None:
+        rng = generator_of_process()
     if type(rng) is np.random.Generator:
         uniform = rng.random
     else:
@@ -254,6 +259,16 @@ def sample(
     if type(indices) is int:
         refuse_row(indices, logits, axis, where)
     return indices
+
+
+@functools.cache
+def generator_of_process():
+    """To make one takes ten times as long as to draw from a few classes."""
+    return np.random.default_rng()
+
+
+if hasattr(os, "register_at_fork"):    # or children would draw the same numbers
+    os.register_at_fork(after_in_child=generator_of_process.cache_clear)
 
 
 def drawn(

@@ -208,3 +208,29 @@ compute_and_compare()
 
 def test_joblib():
     run_checked(PARENT + JOBLIB, **TWO_THREADS)
+
+
+DRAWS = """
+import os, numpy as np
+from csoftmax import sample
+
+def draw():
+    return sample(np.zeros(1_000_000), size=5).tolist()
+
+draws = [draw()]
+for _ in range(2):
+    end, other_end = os.pipe()
+    if not os.fork():
+        os.write(other_end, repr(draw()).encode())
+        os._exit(0)
+    os.wait()
+    draws.append(os.read(end, 1000).decode())
+draws.append(draw())
+assert len(set(map(str, draws))) == 4, draws
+"""
+
+
+@needs_fork
+def test_draws_after_fork():
+    """Without a generator no process draws what another does."""
+    run_checked(DRAWS)
