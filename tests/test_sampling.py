@@ -11,7 +11,7 @@ from csoftmax import sample, top_log_probs
 
 from .cases import BFLOAT16, LAYOUTS, contiguous, nans
 from .contract import drawable, in_order
-from .exact import INF, LONG, NAN
+from .exact import INF, LONG, NAN, limits_of
 from .functions import FUNCTIONS, masks
 from .helpers import Prescribed, assert_as_promised
 
@@ -151,8 +151,9 @@ def test_each_kept_class_has_its_part(dtype):
             )
 
 
-def test_few_cases_are_open(dtype, limits):
-    """Where rounding decides, either neighbour is right: these are not many."""
+def test_few_cases_are_open(dtype):
+    """Where rounding decides, either neighbour is right: on builds with FMA these are not many."""
+    limits = limits_of("x86-64-v3")
     is_open, count = 0, 0
     for seed in range(100):
         rng = np.random.default_rng(seed)
