@@ -584,6 +584,15 @@ def test_the_first_classes(dtype):
             hold_top(*(layout(some)[0], k, layout(some)[1]))
 
 
+def test_the_first_classes_of_rows_side_by_side(dtype):
+    """As many as vectors hold, and some that are left, which log_softmax goes other ways for."""
+    for n in (5, 64, 300, 4097, 4099, 4112, 8199):
+        for count in (2, 12, 17, 40, 100):
+            x = np.resize(rows_in_any_order(n, dtype), (count, n))
+            for k in (1, 5):
+                hold_top(np.ascontiguousarray(x.T), k, 0)
+
+
 def test_the_first_classes_at_temperatures_and_of_masks(dtype):
     """The order is that of logits, also where all or all but one have the same probability."""
     for n in (1, 2, 17, 64, 130, 1000, 4097, 9000):
