@@ -711,8 +711,8 @@ def labels_of(operand, labels):
 
 
 def both_by_blocks(function, labels, operands, labels_of_operands, dtype, **keywords):
-    """Of a function with two results; `labels` are theirs, `dtype` is, or both are. The pairs lie
-    in the blocks of an array that others never see."""
+    """Of a function with two results; `labels` are theirs, `dtype` is that of both, or a pair. The
+    results lie in pairs in the blocks of an array that others never see."""
     of_pairs = max(labels, key=len)
     dtypes = dtype if isinstance(dtype, tuple) else (dtype, dtype)
     pairs = by_blocks(function, of_pairs, operands, labels_of_operands, dtypes[0], **keywords)

@@ -3,6 +3,7 @@
 import functools
 import operator
 import os
+import sys
 
 import numpy as np
 
@@ -307,7 +308,7 @@ def as_filters(top_k, top_p, min_p):
 
 
 def as_size(size):
-    if type(size) is int and size >= 0:    # nearly always
+    if type(size) is int and 0 <= size <= sys.maxsize:    # nearly always
         return (size,)
     try:
         shape = tuple(map(operator.index, size if isinstance(size, tuple | list) else (size,)))
@@ -315,6 +316,8 @@ def as_size(size):
         raise TypeError(f"size must be an int, a tuple of ints or None, got {size!r}") from None
     if any(n < 0 for n in shape):
         raise ValueError(f"size must be at least 0, got {size}")
+    if any(n > sys.maxsize for n in shape):
+        raise ValueError(f"size must be at most {sys.maxsize}, got {size}")
     return shape
 
 

@@ -10,7 +10,7 @@ and the bin within which it is enough is looked into again.
 
 A draw inverts the distribution function: over candidates, or, where all classes may be drawn, over
 sums of blocks of exponentials, of which one block is computed again. These sums are in double, in
-an order that depends on the number of classes alone.
+an order that depends on the row alone.
 """
 
 from cython cimport floating
@@ -30,14 +30,20 @@ from csoftmax.kernels.lanes cimport (
 
 cdef extern from * nogil:
     """
-    #define csoftmax_lowest_bit __builtin_ctz
-    #define csoftmax_highest_bit(number) (63 - __builtin_clzll(number))
+    /* More than any memory has, and times the number of threads still no overflow. */
+    #define MOST_PLACES ((Py_ssize_t) 1 << 40)
+    #define TOO_MANY_BYTES ((Py_ssize_t) 1 << 50)
     """
+    const Py_ssize_t MOST_PLACES, TOO_MANY_BYTES
+
+
+cdef extern from "platform.h" nogil:
     int lowest_bit "csoftmax_lowest_bit"(unsigned int number)    # of one that is not 0
     int highest_bit "csoftmax_highest_bit"(uint64_t number)
 
 
 cdef enum:
+    # Chunks of a long row are whole groups and whole blocks, the last one but for its end.
     MOST_VECTORS = 128    # of which a group has a lane of each
     GROUPS_PER_CLASS = 3    # that is wanted, at least
     BLOCK = 512          # exponentials that are added up by themselves
@@ -98,9 +104,9 @@ cdef inline bint are_groups_enough(npy_intp groups, npy_intp most) noexcept nogi
 cdef inline Candidates candidates_of(
     npy_intp n, const Selection *selection, floating type_tag
 ) noexcept nogil:
-    """Of a row of n classes: the groups, and how many candidates there can be. Where few classes
-    are wanted, those of less groups than that have larger logits than the bound, and as many that
-    lie at the bound are enough."""
+    """Of a row of n classes: the groups, and how many candidates there can be. Fewer than `most`
+    groups have a maximum above the bound, so at most (most - 1) * vectors logits are above it; of
+    those that lie at it `most` are enough."""
     cdef npy_intp LANES = LANE_BYTES // <npy_intp> sizeof(floating), most = selection.most
     cdef npy_intp vectors = MOST_VECTORS
     cdef Candidates candidates
@@ -113,7 +119,7 @@ cdef inline Candidates candidates_of(
     if most < n and are_groups_enough(candidates.groups, most):
         candidates.room = min(n, most * (vectors + 1))
     elif are_all_drawn(selection, n):
-        candidates.room = max((n + BLOCK - 1) // BLOCK, min(n, <npy_intp> BLOCK))
+        candidates.room = n if are_all_stored(selection, n) else max(blocks_of_row(n), BLOCK)
     return candidates
 
 
@@ -123,6 +129,15 @@ cdef inline bint are_all_drawn(const Selection *selection, npy_intp n) noexcept 
         selection.draws > 0 and selection.most >= n
         and selection.top_p == 1 and selection.log_min_p == -INFINITY
     )
+
+
+cdef inline npy_intp blocks_of_row(npy_intp n) noexcept nogil:
+    return (n + BLOCK - 1) // BLOCK
+
+
+cdef inline bint are_all_stored(const Selection *selection, npy_intp n) noexcept nogil:
+    """The sums up to each class: where as much would be computed for the draws."""
+    return selection.draws > n // BLOCK
 
 
 cdef inline npy_intp places_of(const Candidates *candidates, floating type_tag) noexcept nogil:
@@ -139,6 +154,8 @@ cdef inline npy_intp bytes_of_candidates(
 ) noexcept nogil:
     cdef Candidates candidates = candidates_of[floating](n, selection, 0)
     cdef npy_intp count = places_of[floating](&candidates, 0)
+    if count > MOST_PLACES:
+        return TOO_MANY_BYTES
     return count * (
         sizeof(floating) + sizeof(double) + 2 * sizeof(uint64_t) + 2 * sizeof(int64_t)
     ) + (sizeof(double) << bits_of_bins(count)) + sizeof(floating) * (
@@ -210,7 +227,8 @@ cdef inline void sort_few(uint64_t *keys, double *weights, npy_intp count) noexc
 cdef inline Cut find_cut(
     Candidates *room, const floating *logits, const double *weights, npy_intp count, double wanted
 ) noexcept nogil:
-    """Where the sum of the weights, of each 1 if they are NULL, reaches what is wanted."""
+    """Where the sum of the weights, of each 1 if they are NULL, reaches what is wanted. Equal logits
+    have equal weights, but at temperature 0, where one is enough."""
     cdef uint64_t *keys = room.keys
     cdef double *left = <double *> room.other_keys
     cdef double *bins = room.bins
@@ -249,10 +267,12 @@ cdef inline Cut find_cut(
     cut.key = keys[0]
     cut.equal = 0
     for i in range(count):
-        cut.equal = cut.equal + 1 if keys[i] == cut.key else 1
-        cut.key = keys[i]
-        above += left[i]
-        if above >= wanted:
+        if keys[i] != cut.key:
+            above += cut.equal * left[i - 1]    # a product is rounded once, a sum each time
+            cut.key = keys[i]
+            cut.equal = 0
+        cut.equal += 1
+        if above + cut.equal * left[i] >= wanted:
             break
     return cut
 
@@ -278,13 +298,13 @@ cdef inline void keep_up_to(Candidates *all, Cut cut, floating type_tag) noexcep
 cdef inline int count_larger(
     const floating *x, npy_intp padded, floating than, int *equal
 ) noexcept nogil:
-    cdef int larger = 0, as_large = 0
+    cdef int above = 0, as_large = 0
     cdef npy_intp i
     for i in range(padded):
-        larger += x[i] > than
+        above += x[i] > than
         as_large += x[i] == than
     equal[0] = as_large
-    return larger
+    return above
 
 
 cdef inline void order_few(Candidates *all, floating type_tag) noexcept nogil:
@@ -428,13 +448,13 @@ cdef inline floating bound_of_groups(
     cdef const floating *maxima = <const floating *> all.maxima
     cdef Cut cut
     cdef npy_intp i
-    cdef int equal, larger
+    cdef int equal, above
     if not are_groups_enough(all.groups, most):
         return -INFINITY
     if all.groups <= FEW_CANDIDATES:
         for i in range(all.groups):
-            larger = count_larger(maxima, all.groups, maxima[i], &equal)
-            if larger < most <= larger + equal:
+            above = count_larger(maxima, all.groups, maxima[i], &equal)
+            if above < most <= above + equal:
                 return maxima[i]
     cut = find_cut[floating](all, maxima, NULL, all.groups, most)
     return number_of_key[floating](cut.key, 0)
@@ -474,7 +494,8 @@ cdef inline npy_intp copy_candidates(
             while bits:
                 k = i + lowest_bit(bits)
                 bits &= bits - 1
-                logit = x[k] if x[k] == x[k] else <floating> -INFINITY
+                logit = x[k]    # once: another thread may change it
+                logit = logit if logit == logit else <floating> -INFINITY
                 if logit == bound:
                     at_bound[0] -= 1
                 if logit < bound or count == room or (logit == bound and at_bound[0] < 0):
@@ -528,8 +549,11 @@ cdef inline void accumulate(double *x, npy_intp n) noexcept nogil:
 
 
 cdef inline npy_intp first_above(const double *sums, npy_intp n, double target) noexcept nogil:
-    """Of sums that don't fall. What is not above is the last but by rounding: then that."""
+    """Of sums that don't fall. One that is not above the last by rounding is taken for less, so that
+    where they rise is found."""
     cdef npy_intp low = 0, high = n - 1, middle
+    if not target < sums[n - 1]:
+        target = sums[n - 1] * (1 - 2.0**-53)
     while low < high:
         middle = (low + high) // 2
         if sums[middle] > target:
@@ -539,19 +563,14 @@ cdef inline npy_intp first_above(const double *sums, npy_intp n, double target) 
     return low
 
 
-cdef inline npy_intp place_in_block(
-    const floating *x, npy_intp n, const ExpParams *params, double before, double target,
+cdef inline void add_up_block(
+    const floating *x, npy_intp n, const ExpParams *params, double before, double *sums,
     floating *e
 ) noexcept nogil:
-    """Where exponentials, added to what is before the block, pass the target; else the last of
-    them that is not 0. `e` is room for them."""
-    cdef npy_intp place = 0, i
+    """The sums up to each class, of which there may be a block. `e` is room for its exponentials."""
+    cdef npy_intp i
     for i in range(n):
         e[i] = exponential(x[i], params, GENERAL)
     for i in range(n):
         before += e[i]
-        if e[i] > 0:
-            place = i
-            if before > target:
-                break
-    return place
+        sums[i] = before

@@ -16,7 +16,7 @@ from csoftmax.kernels.arithmetic cimport (
     GENERAL, LN2_HI_DOUBLE, LN2_LO_DOUBLE, LOG2_E, PLAIN, DoubleDouble, dd_add, dd_mul, exact_fma,
     exp_dd, from_double, largest_unshifted, power_of_two, two_sum, value_or_zero,
 )
-from csoftmax.kernels.candidates cimport Selection, bytes_of_candidates
+from csoftmax.kernels.candidates cimport MOST_PLACES, Selection, bytes_of_candidates
 from csoftmax.kernels.copies cimport FEW, copy_masked, copy_rows
 from csoftmax.kernels.formulas cimport (
     Difference, WeightedSums, excess_of_exp, from_higher, half_difference, is_finite, is_small,
@@ -82,8 +82,9 @@ cdef enum:
     SLOTS = 3    # for copies: of logits, of companions, and of results or exponentials
     # Of a long row whose exponentials, those of both sides, are kept for its gradient.
     MOST_KEPT_BYTES = 1310720
-    HIGHER_SHARE = 16    # of a row, times what is left out of a nucleus: see collect_probable
-    SELECTION_WORK = 8    # numbers of other functions take as long as one of a selection, at most
+    # How many numbers of other functions take as long as one of a selection, or a draw, at most.
+    SELECTION_WORK = 8
+    DRAW_WORK = 128
     LOCAL_BYTES = 3 * 4096 + 64    # of copies on a thread's stack: a host's may have 128 KiB
 
 
@@ -2103,11 +2104,18 @@ cdef void over_units(
         row += rows
 
 
+cdef inline npy_intp work_of_row(npy_intp n, const Selection *selection) noexcept nogil:
+    """In numbers of other functions."""
+    if selection == NULL:
+        return n
+    return SELECTION_WORK * min(n, <npy_intp> MOST_PLACES) + DRAW_WORK * selection.draws
+
+
 cdef void share_rows(Job *job, floating type_tag) noexcept nogil:
     """Among threads, in whole units, so that the results don't depend on the threads."""
     cdef npy_intp n = job.plan.n, rows = job.end - job.begin
     cdef npy_intp units = (rows + job.unit - 1) // job.unit
-    cdef npy_intp numbers = rows if job.path == PICKED else rows * n
+    cdef npy_intp numbers = rows if job.path == PICKED else rows * work_of_row(n, job.selection)
     cdef npy_intp chunks = chunks_of[floating](n, 0) if job.path == IN_ROWS else 1
     cdef int worth = threads_for(numbers)
     cdef int threads = <int> max(1, min(worth, units))
@@ -2146,7 +2154,7 @@ cdef void share_rows(Job *job, floating type_tag) noexcept nogil:
 cdef void over_groups(Job *job, floating type_tag) noexcept nogil:
     """In shares, between which signals are handled."""
     cdef npy_intp n = job.plan.n, rows = job.plan.groups * job.rows_of_group, rows_of_share
-    cdef npy_intp row_work = n * (SELECTION_WORK if is_selection(job) else 1)
+    cdef npy_intp row_work = work_of_row(n, job.selection)
     job.layout = ROWS if job.path == IN_ROWS else COLUMNS
     job.is_in_cache = rows * n * <npy_intp> sizeof(floating) <= CACHE_BYTES
     job.unit = lanes_of[floating](0) if job.path == DIRECT_COLUMNS else 1
@@ -2181,7 +2189,7 @@ cdef void over_rows(
     job.operation = operation
     job.plan = plan
     job.loss = loss
-    job.selection = selection if operation.function in (TOP_LOG_PROBS, SAMPLE) else NULL
+    job.selection = selection
     job.values = values_of(operation)
     job.weighing = weighing_of(operation.function)
     job.takes_logarithm = operation.function != SOFTMAX and operation.function != KL_DIVERGENCE

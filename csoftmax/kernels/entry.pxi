@@ -64,6 +64,7 @@ cdef ndarray ONE_DOUBLE = np.ones((), np.float64)
 
 cdef enum:
     CLASS_WEIGHTS = ROLES    # beside the roles, as rows have none of their own
+    MOST_DRAWS = 1048576     # of each row at a time
 
 
 cdef struct Call:
@@ -127,6 +128,13 @@ cdef bint scan_targets(Call *call, floating type_tag) noexcept nogil:
     return True
 
 
+cdef inline const Selection *selection_of(const Call *call) noexcept nogil:
+    """NULL of other functions."""
+    if call.operation.function == TOP_LOG_PROBS or call.operation.function == SAMPLE:
+        return &call.selection
+    return NULL
+
+
 cdef bint compute(Call *call, floating type_tag) noexcept nogil:
     """False, and nothing is written, if a class index is wrong."""
     cdef npy_intp n = call.plan.n
@@ -142,7 +150,7 @@ cdef bint compute(Call *call, floating type_tag) noexcept nogil:
             over_numbers[floating](call.operation.function, &call.plan, call.divisor, 0)
         else:
             over_rows[floating](
-                &call.operation, &call.plan, &call.loss, &call.selection, 0
+                &call.operation, &call.plan, &call.loss, selection_of(call), 0
             )
     if call.is_summed:
         call.sum = sum_of_numbers(<const floating *> call.plan.data[ROW_RESULT], call.plan.rows)
@@ -486,7 +494,9 @@ cdef object computed(Call *call, ndarray result, object out):
     if call.is_refused:
         return None
     host = enter_environment()
-    if max(call.plan.n, 1) * call.plan.rows < NUMBERS_PER_THREAD:
+    if call.plan.rows <= (NUMBERS_PER_THREAD - 1) // work_of_row(
+        max(call.plan.n, 1), selection_of(call)
+    ):
         is_right = compute_in_its_type(call)    # too short to let other threads run
     else:
         with nogil:
@@ -618,8 +628,8 @@ def log_sigmoid(x, out):
 # Selections
 
 cdef bint read_filters(Call *call, object top_k, object top_p, object min_p) except -1:
-    """False if one is wrong. The limit of probabilities is lower by half an ULP of the largest:
-    what has the least as its rounded probability is kept."""
+    """False if one is wrong. The least probability is lower by half an ULP of the type: what is
+    rounded to it is kept."""
     cdef double half_ulp = 2.0**-25 if call.type_number == NPY_FLOAT else 2.0**-54, least
     cdef DoubleDouble log_least
     cdef int overflow = 0
@@ -636,7 +646,8 @@ cdef bint read_filters(Call *call, object top_k, object top_p, object min_p) exc
     if least > 0:
         least = max(least, 1e-300)    # so that its reciprocal is finite; what is less underflows
         log_least = log_1p(from_double((1 - least) / least))
-        call.selection.log_min_p = -(log_least.hi + log_least.lo) - half_ulp
+        # The logarithm is rounded, too.
+        call.selection.log_min_p = -(log_least.hi + log_least.lo) * (1 + 2.0**-52) - half_ulp
     return call.selection.most >= 1 and 0 <= call.selection.top_p <= 1 and 0 <= least <= 1
 
 
@@ -711,11 +722,24 @@ def sample(logits, axis, temperature, top_k, top_p, min_p, where, uniform, tuple
     set_draws(&call, CLASSES, classes, len(size))
     if uniforms is not None:
         set_draws(&call, UNIFORMS, uniforms, len(size))
-    value = computed(&call, classes, None)
+    draw_in_parts(&call, classes)
     for i in range(classes.size):
         if (<int64_t *> classes.data)[i] < 0:
             return i % call.plan.rows
-    return value
+    return delivered(classes, None)
+
+
+cdef int draw_in_parts(Call *call, ndarray classes) except -1:
+    """Between which signals are handled."""
+    cdef npy_intp left = call.selection.draws
+    while left > 0:
+        call.selection.draws = min(left, <npy_intp> MOST_DRAWS)
+        computed(call, classes, None)
+        left -= call.selection.draws
+        call.plan.data[CLASSES] += call.selection.draws * call.plan.stride[CLASSES]
+        if call.plan.data[UNIFORMS] != NULL:
+            call.plan.data[UNIFORMS] += call.selection.draws * call.plan.stride[UNIFORMS]
+    return 0
 
 
 cdef object set_draws(Call *call, int role, ndarray x, int axes):

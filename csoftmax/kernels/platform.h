@@ -11,6 +11,10 @@
 #define CSOFTMAX_COMPILER "GCC " __VERSION__
 #endif
 
+/* Of a number that is not 0. */
+#define csoftmax_lowest_bit(number) __builtin_ctz(number)
+#define csoftmax_highest_bit(number) (63 - __builtin_clzll(number))
+
 /* The floating-point environment, and what a loop that waits does. On x86 the environment of the
    vector unit alone: fenv.h has the x87's, too, and takes 0.4 microseconds for a call. */
 #if defined(__SSE2__)

@@ -14,14 +14,19 @@ from numpy cimport npy_intp
 
 from csoftmax.kernels.arithmetic cimport GENERAL, PLAIN, ExpParams, Kind, exponential
 from csoftmax.kernels.candidates cimport (
-    BLOCK, Candidates, Selection, accumulate, are_all_drawn, bound_of_groups, candidates_at,
-    copy_candidates, find_maxima_of_groups, first_above, keep_most_probable, keep_nucleus,
-    maximum_of_groups, order_most_probable, place_in_block, sum_blocks, sum_of,
+    BLOCK, Candidates, Selection, accumulate, add_up_block, are_all_drawn, are_all_stored,
+    blocks_of_row, bound_of_groups, candidates_at, copy_candidates, find_maxima_of_groups,
+    first_above, keep_most_probable, keep_nucleus, maximum_of_groups, order_most_probable,
+    sum_blocks, sum_of,
 )
 from csoftmax.kernels.formulas cimport is_finite, log_probability
 from csoftmax.kernels.passes cimport ROWS, Layout, Tile, View, in_type_of, params_of
 from csoftmax.kernels.plan cimport CLASSES, LOGITS, MASK, ROW_RESULT, UNIFORMS, Plan
 from csoftmax.kernels.threads cimport Work, share
+
+
+cdef enum:
+    HIGHER_SHARE = 16    # of a row, times what is left out of a nucleus: see collect_probable
 
 
 cdef struct Selected:
@@ -303,23 +308,39 @@ cdef double sum_all_blocks(Selected *selected, floating type_tag) noexcept nogil
             logits_of_block[floating](selected, 0, n, 0), n, &params, tile.kind,
             selected.candidates.weights,
         )
-    return sum_of(selected.candidates.weights, (n + BLOCK - 1) // BLOCK)
+    return sum_of(selected.candidates.weights, blocks_of_row(n))
+
+
+cdef void add_up_one_block(
+    Selected *selected, npy_intp block, double *sums, floating type_tag
+) noexcept nogil:
+    cdef const double *of_blocks = selected.candidates.weights
+    cdef ExpParams params = params_of_row[floating](selected.tile, selected.r, 0)
+    cdef npy_intp first = block * BLOCK, count = min(BLOCK, selected.job.plan.n - first)
+    add_up_block(
+        logits_of_block[floating](selected, first, count, 0), count, &params,
+        of_blocks[block - 1] if block > 0 else 0, sums, <floating *> selected.candidates.other_keys,
+    )
 
 
 cdef void draw_from_all(Selected *selected, floating type_tag) noexcept nogil:
-    cdef npy_intp n = selected.job.plan.n, blocks = (n + BLOCK - 1) // BLOCK, block, first, count, i
-    cdef double *sums = selected.candidates.weights
+    """First a block, then a class of it. Where there are many draws, the sums of all blocks are
+    made before."""
+    cdef npy_intp n = selected.job.plan.n, blocks = blocks_of_row(n), block, i
+    cdef bint are_stored = are_all_stored(selected.job.selection, n)
+    cdef double *of_blocks = selected.candidates.weights
+    cdef double *sums = <double *> selected.candidates.keys
     cdef double target
-    cdef ExpParams params = params_of_row[floating](selected.tile, selected.r, 0)
-    accumulate(sums, blocks)
+    accumulate(of_blocks, blocks)
+    for block in range(blocks if are_stored else 0):
+        add_up_one_block[floating](selected, block, sums + block * BLOCK, 0)
     for i in range(selected.job.selection.draws):
-        target = uniform_of_draw(selected, i) * sums[blocks - 1]
-        block = first_above(sums, blocks, target)
-        first = block * BLOCK
-        count = min(BLOCK, n - first)
-        place_of_draw(selected, i)[0] = first + place_in_block(
-            logits_of_block[floating](selected, first, count, 0), count, &params,
-            sums[block - 1] if block > 0 else 0, target, <floating *> selected.candidates.keys,
+        target = uniform_of_draw(selected, i) * of_blocks[blocks - 1]
+        block = first_above(of_blocks, blocks, target)
+        if not are_stored:
+            add_up_one_block[floating](selected, block, sums, 0)
+        place_of_draw(selected, i)[0] = block * BLOCK + first_above(
+            sums + block * BLOCK if are_stored else sums, min(BLOCK, n - block * BLOCK), target
         )
 
 
