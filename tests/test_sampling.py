@@ -3,6 +3,7 @@
 import functools
 import math
 
+import mpmath
 import numpy as np
 import pytest
 
@@ -11,7 +12,7 @@ from csoftmax import sample, top_log_probs
 
 from .cases import BFLOAT16, LAYOUTS, contiguous, nans
 from .contract import drawable, in_order
-from .exact import INF, LONG, NAN, limits_of
+from .exact import INF, LONG, MAX, NAN, limits_of
 from .functions import FUNCTIONS, masks
 from .helpers import Prescribed, assert_as_promised
 
@@ -263,6 +264,23 @@ def test_many_equal_logits(dtype):
     np.testing.assert_array_equal(draw(x, numbers), np.arange(len(x)))
 
 
+def test_a_nucleus_of_equal_logits_whose_sums_are_rounded(dtype):
+    """Its end is a product, not a sum of as many terms."""
+    for n in (1000, 5000, 100_000):
+        for top_p in (0.2, 0.3, 0.5, 0.9):
+            x = np.full(n, -2.3, dtype)
+            assert draw(x, [LAST], top_p=top_p) == [round(top_p * n) - 1], (n, top_p)
+
+
+def test_what_is_just_probable_enough():
+    """exp(x) is at least min_p in exact arithmetic: the class is kept."""
+    for least in np.random.default_rng(0).uniform(0, 1, size=1000):
+        x = np.log(least)
+        while mpmath.exp(mpmath.mpf(float(x))) < mpmath.mpf(float(least)):
+            x = np.nextafter(x, 1)
+        assert draw(np.array([0, x]), [LAST], min_p=least) == [1], least
+
+
 @pytest.mark.parametrize("n", EQUAL[3:])
 def test_a_boundary_inside_equal_logits(n, dtype):
     """Some larger ones before, behind and between; of the equal ones the lower indices are kept."""
@@ -445,6 +463,20 @@ def test_a_seed_a_generator_or_none(dtype):
     assert (sample(x, size=300) != sample(x, size=300)).any()
 
 
+def test_a_number_that_is_none_of_the_uniform_ones(dtype):
+    """A generator of another class gives 1: the last class is drawn that has a probability."""
+    x = np.array([1, 2, -MAX[np.dtype(dtype)] / 2, -MAX[np.dtype(dtype)] / 2], dtype)
+    for keywords in ({}, {"top_k": 3}, {"top_p": 0.99}):
+        assert draw(x, [1.0], **keywords) == [1]
+
+
+def test_rows_beyond_memory(dtype):
+    """Whose candidates would take more bytes than there are numbers for."""
+    for n in (418_593_846_817_550_270, 419_244_183_493_398_901):
+        with pytest.raises(MemoryError):
+            sample(np.broadcast_to(dtype.type(0), (n,)), top_p=0.5)
+
+
 def test_as_many_numbers_as_draws(dtype):
     """One for each draw and row, whatever the filters."""
     x = np.tile(some_logits(40, dtype), (2, 3, 1))
@@ -561,17 +593,18 @@ def test_types(given):
 # The first classes.
 
 def hold_top(x, k, axis=-1, **keywords):
-    indices, log_p = top_log_probs(x, k, axis, **keywords)
-    rows = x if keywords.get("where") is None else np.where(keywords["where"], x, -INF)
-    right = in_order(np.moveaxis(rows, axis, -1))[..., :k]
+    """Also against log_softmax of contiguous rows."""
+    indices, log_p = (np.moveaxis(one, axis, -1) for one in top_log_probs(x, k, axis, **keywords))
+    rows = np.ascontiguousarray(np.moveaxis(x, axis, -1))
+    if keywords.get("where") is not None:
+        where = np.broadcast_to(keywords["where"], x.shape)
+        keywords["where"] = np.moveaxis(where, axis, -1)
+    right = in_order(np.where(keywords.get("where", True), rows, -INF))[..., :k]
     assert indices.dtype == np.int64
-    np.testing.assert_array_equal(np.moveaxis(indices, axis, -1), right)
-    everything = csoftmax.log_softmax(x, axis, **keywords)
+    np.testing.assert_array_equal(indices, right)
+    everything = csoftmax.log_softmax(rows, **keywords)
     assert log_p.dtype == everything.dtype
-    right = np.take_along_axis(everything, indices, axis)
-    is_nan = np.isnan(right)
-    np.testing.assert_array_equal(np.isnan(log_p), is_nan)
-    assert np.where(is_nan, 0, log_p).tobytes() == np.where(is_nan, 0, right).tobytes()
+    np.testing.assert_array_equal(log_p, np.take_along_axis(everything, indices, -1))
 
 
 def test_the_first_classes(dtype):
@@ -585,7 +618,7 @@ def test_the_first_classes(dtype):
 
 
 def test_the_first_classes_of_rows_side_by_side(dtype):
-    """As many as vectors hold, and some that are left, which log_softmax goes other ways for."""
+    """As many as vectors hold, and some that are left: as of contiguous rows."""
     for n in (5, 64, 300, 4097, 4099, 4112, 8199):
         for count in (2, 12, 17, 40, 100):
             x = np.resize(rows_in_any_order(n, dtype), (count, n))
