@@ -28,6 +28,7 @@ CALLS = {
     "the first classes": lambda: csoftmax.top_log_probs(long, 3),
     "draws": lambda: csoftmax.sample(long, top_k=9, rng=0),
     "draws from rows that threads share": lambda: csoftmax.sample(wide, rng=0),
+    "many draws of rows": lambda: csoftmax.sample(long[:2000], size=1500, rng=0),
     "single numbers": lambda: csoftmax.binary_cross_entropy(wide, wide),
     "a result of the same shape": lambda: csoftmax.softmax(np.zeros((1_500_000, 100), np.float32)),
 }

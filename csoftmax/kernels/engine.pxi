@@ -1991,7 +1991,7 @@ cdef void pick_targets(const Job *job, const Block *block, floating type_tag) no
             class_weight = 1 if class_weights == NULL else class_weights[target]
             if class_weight == 0 and picked == INFINITY:    # what has the weight 0 doesn't count
                 picked = 0
-            picked = picked * class_weight * weight
+            picked *= class_weight * weight    # the weights first: with one alone it may overflow
             if picked != picked:
                 picked = NAN
         (<floating *> (part.places[ROW_RESULT] + r * plan.strides[0][ROW_RESULT]))[0] = (
