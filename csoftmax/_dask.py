@@ -160,7 +160,7 @@ def entropy(logits, axis, temperature, where):
 
 
 def top_log_probs(logits, k, axis, temperature, where):
-    logits, axis = as_whole_rows(logits, axis, "top_log_probs")
+    logits, axis = as_whole_rows(logits, axis, "logits", "top_log_probs")
     k = _sampling.as_count(k, logits.shape[axis])
     labels, rows, dtype = all_of(logits), without((axis,), logits), computed_type(logits)
     operands = [logits, k, lazy_temperature(temperature, logits, (axis,)), lazy_mask(where, logits)]
@@ -173,7 +173,7 @@ def top_log_probs(logits, k, axis, temperature, where):
 
 def sample(logits, axis, temperature, top_k, top_p, min_p, where, uniform, size):
     """The random numbers are drawn at once, those that the NumPy array would have."""
-    logits, axis = as_whole_rows(logits, axis, "sample")
+    logits, axis = as_whole_rows(logits, axis, "logits", "sample")
     temperature = lazy_temperature(temperature, logits, (axis,))
     where = lazy_mask(where, logits)
     rows = without((axis,), logits)
@@ -201,11 +201,11 @@ def draws_of_block(logits, numbers, temperature, where, *, places_of_size, **key
     )  # fmt: skip
 
 
-def as_whole_rows(logits, axis, what):
+def as_whole_rows(logits, axis, name, what):
     """Lazy logits and their one axis of classes."""
-    logits = as_lazy_logits(logits, "logits")
+    logits = as_lazy_logits(logits, name)
     axis = normalized_axis(as_integer(axis, "axis"), logits.ndim)
-    require_whole(logits, (axis,), "logits", what)
+    require_whole(logits, (axis,), name, what)
     return logits, axis
 
 
@@ -225,9 +225,7 @@ def product(function, grad, y, name, axis, temperature, out):
 
 
 def softmax_jacobian(y, axis, temperature):
-    y = as_lazy_logits(y, "y")
-    axis = normalized_axis(as_integer(axis, "axis"), y.ndim)
-    require_whole(y, (axis,), "y", "softmax_jacobian")
+    y, axis = as_whole_rows(y, axis, "y", "softmax_jacobian")
     rows, matrix = without((axis,), y), (y.ndim, y.ndim + 1)
     operands = [y, lazy_temperature(temperature, y, (axis,))]
     return by_blocks(
@@ -401,9 +399,7 @@ class LazyLoss:
         name="logits", takes_probabilities=True,
     ):  # fmt: skip
         self.reduction = _losses.as_reduction(reduction)
-        self.logits = logits = as_lazy_logits(logits, name)
-        self.axis = axis = normalized_axis(as_integer(axis, "axis"), logits.ndim)
-        require_whole(logits, (axis,), name, "a loss")
+        self.logits, self.axis = logits, axis = as_whole_rows(logits, axis, name, "a loss")
         self.rows = without((axis,), logits)
         self.dtype = computed_type(logits)
         target = as_lazy(target, "target")
