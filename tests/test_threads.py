@@ -353,3 +353,33 @@ csoftmax.set_num_threads(1)
 assert results == bits_of_everything()
 """
     run_checked(script, OMP_NUM_THREADS="3", CSOFTMAX_NUM_THREADS="3", **environment)
+
+
+ON_SMALL_STACK = """
+import threading
+import numpy as np
+from tests.cases import random_rows
+from tests.every_function import OPERANDS, bits_of_calls
+from tests.functions import operands_of_rows
+
+def compute():
+    for shape in [(300, 7), (130, 70), (3, 20_000)]:
+        for dtype in (np.float32, np.float64):
+            x = random_rows(*shape, np.dtype(dtype), 0)
+            operands = operands_of_rows(sorted(OPERANDS), x, [1, 0.7, 1e-40], special=True)
+            for axis in (-1, 0):
+                if axis == 0:
+                    operands = {name: np.asarray(x).T for name, x in operands.items()}
+                bits_of_calls(operands, axis)
+
+compute()    # imports what it needs where there is room
+threading.stack_size(64 * 1024)
+thread = threading.Thread(target=compute)
+thread.start()
+thread.join()
+"""
+
+
+@pytest.mark.parametrize("isa", USABLE)
+def test_every_function_runs_on_a_stack_of_64_kib(isa):
+    run_checked(ON_SMALL_STACK, CSOFTMAX_ISA=isa)

@@ -9,12 +9,13 @@ from libc.string cimport memcpy
 from numpy cimport npy_intp
 
 from csoftmax.kernels.arithmetic cimport DoubleBits, FloatBits
-from csoftmax.kernels.lanes cimport FLOAT_LANES, LANE_BYTES
+from csoftmax.kernels.lanes cimport LANE_BYTES
 
 
 cdef enum:
     # Rows with up to FEW numbers go in columns, to which they are copied.
     FEW = 63
+    FEWEST = 8    # of those that are masked at a time
 
 
 cdef extern from * nogil:
@@ -220,7 +221,7 @@ cdef inline void copy_masked(
 ) noexcept nogil:
     """To rows or columns. Short rows are masked while they lie side by side, and then moved to
     columns."""
-    cdef floating masked[FEW * FLOAT_LANES]
+    cdef floating masked[FEW * FEWEST]
     cdef npy_intp size = sizeof(floating), r = 0, count
     if y_step == size:
         copy_masked_rows[floating](
@@ -232,7 +233,7 @@ cdef inline void copy_masked(
         )
     else:
         while r < rows:
-            count = min(rows - r, FEW * FLOAT_LANES // n)
+            count = min(rows - r, FEW * FEWEST // n)
             copy_masked_rows[floating](
                 x + r * x_row_step, x_row_step, x_step, mask + r * mask_row_step, mask_row_step,
                 mask_step, <char *> masked, n * size, count, n, 0,

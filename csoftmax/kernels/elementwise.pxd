@@ -6,7 +6,6 @@ numbers don't lie side by side is copied.
 """
 
 from cython cimport floating
-from cpython.mem cimport PyMem_RawFree
 from libc.math cimport NAN
 from numpy cimport npy_intp
 
@@ -24,12 +23,12 @@ from csoftmax.kernels.plan cimport (
     BINARY_CROSS_ENTROPY, BINARY_CROSS_ENTROPY_AND_GRAD, COMPANION, LOGITS, LOG_SIGMOID,
     POS_WEIGHT, RESULT, ROLES, ROW_RESULT, SIGMOID, WEIGHT, Function, Plan, locate,
 )
-from csoftmax.kernels.stops cimport NUMBERS_PER_SHARE, is_stopped, must_stop, scratch_memory
+from csoftmax.kernels.stops cimport NUMBERS_PER_SHARE, is_stopped, leave_scratch, must_stop, scratch_memory
 from csoftmax.kernels.threads cimport Work, share, threads_for
 
 
 cdef enum:
-    BLOCK = 1024                 # numbers: 4 KiB of each operand, or 8
+    BLOCK = 512                  # numbers: 2 KiB of each operand, or 4
     SUMMED = 8192
     OPERANDS = 6    # of a call, at most: the stack has copies of their blocks
 
@@ -246,5 +245,5 @@ cdef inline double sum_of_numbers(const floating *x, npy_intp n) noexcept nogil:
         return NAN
     share(<Work> sum_blocks[floating], &all, blocks, 1, n, threads_for(n))
     total = sum_of_block(all.sums, blocks)
-    PyMem_RawFree(all.sums)
+    leave_scratch(all.sums, blocks * sizeof(double))
     return total

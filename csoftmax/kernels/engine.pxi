@@ -6,7 +6,6 @@ the sums of its chunks, whose bounds depend on its length alone.
 """
 
 from cython cimport floating
-from cpython.mem cimport PyMem_RawFree
 from libc.math cimport INFINITY, NAN, fabs, floor, frexp, ldexp, rint
 from libc.stdint cimport int64_t
 from libc.string cimport memset
@@ -42,7 +41,7 @@ from csoftmax.kernels.plan cimport (
     SIGN, SOFTMAX, SOFTMAX_AND_LOGSUMEXP, SOFTMAX_VJP, TARGET, TARGETS_LOSS, TEMPERATURE,
     TOP_LOG_PROBS, WEIGHT, WEIGHTED_LOGSUMEXP, Function, Plan, locate,
 )
-from csoftmax.kernels.stops cimport NUMBERS_PER_SHARE, is_stopped, must_stop, scratch_memory
+from csoftmax.kernels.stops cimport NUMBERS_PER_SHARE, is_stopped, leave_scratch, must_stop, scratch_memory
 from csoftmax.kernels.threads cimport Work, share, threads_for
 
 
@@ -85,7 +84,6 @@ cdef enum:
     # How many numbers of other functions take as long as one of a selection, or a draw, at most.
     SELECTION_WORK = 8
     DRAW_WORK = 128
-    LOCAL_BYTES = 3 * 4096 + 64    # of copies on a thread's stack: a host's may have 128 KiB
 
 
 cdef struct Part:
@@ -131,12 +129,12 @@ cdef struct Job:
     npy_intp rows_of_tile
     npy_intp slot_bytes      # of copies of one operand
     npy_intp slots           # SLOTS, and one for a Hessian or the target's exponentials
-    npy_intp tile_at         # of a divergence: after the slots, where the target's tile is
+    npy_intp tile_at         # after a participant's slots
     npy_intp bytes_of_participant
     npy_intp candidates_at   # of a selection: after all participants' copies
     bint keeps_row           # of a divergence: all exponentials of a long row, until its gradient
     npy_intp bytes_of_thread
-    char *scratch            # of all threads, where that is more than a stack should hold
+    char *scratch            # of all threads: their stacks may be small
     int threads_of_row
 
 
@@ -318,9 +316,18 @@ cdef void change_for_extreme(
 
 # Rows of a block
 
+cdef inline npy_intp whole_vectors(npy_intp bytes) noexcept nogil:
+    return (bytes + LANE_BYTES - 1) // LANE_BYTES * LANE_BYTES
+
+
 cdef inline char *aligned(char *memory) noexcept nogil:
-    """LOCAL_BYTES have a vector more than is used."""
+    """There is a vector more than is used."""
     return memory + (LANE_BYTES - <size_t> memory % LANE_BYTES) % LANE_BYTES
+
+
+cdef inline Tile *tile_of_participant(const Job *job, char *copies) noexcept nogil:
+    """Of a divergence the target's comes next."""
+    return <Tile *> (copies + job.tile_at)
 
 
 cdef inline void find_parts(
@@ -1442,7 +1449,7 @@ cdef void leave_out(
 cdef void compute_rows(
     const Job *job, const Block *block, char *copies, bint *has_gaps, floating type_tag
 ) noexcept nogil:
-    cdef Tile tile
+    cdef Tile *tile = tile_of_participant(job, copies)
     cdef Rows rows
     cdef npy_intp begin = 0, classes = classes_kept[floating](job, block, 0)
     load_operands[floating](job, block, 0, classes, copies, &rows, 0)
@@ -1450,32 +1457,30 @@ cdef void compute_rows(
     tile.has_gaps = has_gaps[0]
     while begin < block.rows:
         start_tile[floating](
-            job, &rows, begin, min(job.rows_of_tile, block.rows - begin), classes, &tile, 0
+            job, &rows, begin, min(job.rows_of_tile, block.rows - begin), classes, tile, 0
         )
-        gather_operands[floating](job, block, begin, &tile, 0)
+        gather_operands[floating](job, block, begin, tile, 0)
         if is_divergence(job):
-            start_target[floating](
-                job, block, &rows, begin, &tile, <Tile *> (copies + job.tile_at), 0
-            )
+            start_target[floating](job, block, &rows, begin, tile, tile + 1, 0)
         if job.has_extremes and not is_vjp(job):
-            change_rows_for_extremes[floating](job, block, begin, &tile, 0)
+            change_rows_for_extremes[floating](job, block, begin, tile, 0)
             if is_divergence(job):
                 change_rows_for_extremes[floating](job, block, begin, tile.of_target, 0)
         if has_indices(job):
-            gather_target_logits[floating](job, &tile, 0)
+            gather_target_logits[floating](job, tile, 0)
         if is_sample(job):
-            find_maxima_of[floating](&tile, job.layout, 0)
-            set_params_of[floating](&tile, True, 0)
+            find_maxima_of[floating](tile, job.layout, 0)
+            set_params_of[floating](tile, True, 0)
         else:
-            sum_tile[floating](job, &tile, 0)
-            finish_tile[floating](job, block, begin, &tile, 0)
-        write_tile[floating](job, &tile, 0)
-        mend_rows[floating](job, block, begin, &tile, 0, 0)
+            sum_tile[floating](job, tile, 0)
+            finish_tile[floating](job, block, begin, tile, 0)
+        write_tile[floating](job, tile, 0)
+        mend_rows[floating](job, block, begin, tile, 0, 0)
         if is_selection(job):
-            select_in_rows[floating](job, block, begin, &tile, copies + job.candidates_at, 0)
+            select_in_rows[floating](job, block, begin, tile, copies + job.candidates_at, 0)
         elif job.plan.data[ROW_RESULT] != NULL:
-            settle_results(job, block, begin, &tile)
-            scatter_results[floating](job, block, begin, &tile, 0)
+            settle_results(job, block, begin, tile)
+            scatter_results[floating](job, block, begin, tile, 0)
         begin += tile.rows
     has_gaps[0] = tile.has_gaps
     store_results[floating](job, block, 0, classes, &rows, 0)
@@ -1521,6 +1526,10 @@ cdef struct LongRow:
     Selected *selected
 
 
+cdef inline char *copies_of_participant(const LongRow *all, int participant) noexcept nogil:
+    return all.copies + participant * all.job.bytes_of_participant
+
+
 cdef inline npy_intp chunk_length(floating type_tag) noexcept nogil:
     return CHUNK_BYTES // <npy_intp> sizeof(floating)
 
@@ -1532,11 +1541,10 @@ cdef inline npy_intp chunks_of(npy_intp n, floating type_tag) noexcept nogil:
 
 
 cdef inline void start_chunk(
-    const LongRow *all, npy_intp c, int participant, Rows *rows, Tile *tile, floating type_tag
+    const LongRow *all, npy_intp c, Rows *rows, Tile *tile, char *copies, floating type_tag
 ) noexcept nogil:
     cdef const Job *job = all.job
     cdef npy_intp start = c * chunk_length[floating](0), count = chunk_length[floating](0)
-    cdef char *copies = all.copies + participant * job.bytes_of_participant
     if c + 1 == all.count:
         count = job.plan.n - start
     load_operands[floating](job, all.block, start, count, copies, rows, 0)
@@ -1551,9 +1559,7 @@ cdef inline void start_chunk(
         if job.keeps_row:
             rows.kept.data = all.kept + 2 * c * job.slot_bytes
             rows.kept_of_target.data = all.kept + (2 * c + 1) * job.slot_bytes
-        start_target[floating](
-            job, all.block, rows, 0, tile, <Tile *> (copies + job.tile_at), 0
-        )
+        start_target[floating](job, all.block, rows, 0, tile, tile + 1, 0)
         if job.has_extremes:
             change_for_extreme(
                 <floating *> tile.companion.data, 1, count, start, &all.of_target.maximum,
@@ -1598,25 +1604,26 @@ cdef void sum_chunks(
     cdef npy_intp length = chunk_length[floating](0), c
     cdef Chunk *chunk
     cdef Rows rows
-    cdef Tile tile
+    cdef char *copies = copies_of_participant(all, participant)
+    cdef Tile *tile = tile_of_participant(job, copies)
     tile.has_gaps = False
     for c in range(first, last):
-        start_chunk[floating](all, c, participant, &rows, &tile, 0)
+        start_chunk[floating](all, c, &rows, tile, copies, 0)
         if is_selection(job):
-            find_groups_of_chunk[floating](all, c, &tile, 0)
+            find_groups_of_chunk[floating](all, c, tile, 0)
         if is_sample(job):
             continue
-        gather_operands[floating](job, all.block, 0, &tile, 0)
-        clear_weighted_sums(&tile, 0)    # there may be none
-        sum_tile[floating](job, &tile, 0)
+        gather_operands[floating](job, all.block, 0, tile, 0)
+        clear_weighted_sums(tile, 0)    # there may be none
+        sum_tile[floating](job, tile, 0)
         chunk = all.chunks + c
-        chunk.weighted = weighted_sums_of_row(&tile, 0)
+        chunk.weighted = weighted_sums_of_row(tile, 0)
         if is_vjp(job):
             continue
-        keep_sums_of_chunk[floating](chunk, &tile, 0)
+        keep_sums_of_chunk[floating](chunk, tile, 0)
         if is_divergence(job):
             keep_sums_of_chunk[floating](all.of_target.chunks + c, tile.of_target, 0)
-            keep_divergence_of_chunk(chunk, all.of_target.chunks + c, &tile)
+            keep_divergence_of_chunk(chunk, all.of_target.chunks + c, tile)
         if keeps_exponentials(job):
             store_results[floating](job, all.block, c * length, tile.classes, &rows, 0)
 
@@ -1870,21 +1877,21 @@ cdef void write_chunks(
     cdef const Job *job = all.job
     cdef npy_intp length = chunk_length[floating](0), c
     cdef Rows rows
-    cdef Tile tile
+    cdef char *copies = copies_of_participant(all, participant)
+    cdef Tile *tile = tile_of_participant(job, copies)
     for c in range(first, last):
-        start_chunk[floating](all, c, participant, &rows, &tile, 0)
+        start_chunk[floating](all, c, &rows, tile, copies, 0)
         if keeps_exponentials(job):    # which sum_chunks has left there
             tile.result = rows.result = loaded[floating](
-                job, all.block, RESULT, 2, c * length, tile.classes,
-                all.copies + participant * job.bytes_of_participant, 0,
+                job, all.block, RESULT, 2, c * length, tile.classes, copies, 0
             )
-        set_row_of_chunk[floating](all.whole, &tile, 0)
+        set_row_of_chunk[floating](all.whole, tile, 0)
         if is_divergence(job):
-            prepare_divergence_of_chunk[floating](all, c, &tile, 0)
+            prepare_divergence_of_chunk[floating](all, c, tile, 0)
         elif keeps_exponentials(job):
-            scale_to_row[floating](job, all.chunks + c, &tile, 0)
-        write_tile[floating](job, &tile, 0)
-        mend_rows[floating](job, all.block, 0, &tile, c * length, 0)
+            scale_to_row[floating](job, all.chunks + c, tile, 0)
+        write_tile[floating](job, tile, 0)
+        mend_rows[floating](job, all.block, 0, tile, c * length, 0)
         store_results[floating](job, all.block, c * length, tile.classes, &rows, 0)
 
 
@@ -2085,22 +2092,19 @@ cdef void over_units(
     cdef npy_intp end = min(job.end, job.begin + last * job.unit), rows
     cdef bint is_long = job.path == IN_ROWS and chunks_of[floating](job.plan.n, 0) > 1
     cdef bint has_gaps = False
-    cdef char on_stack[LOCAL_BYTES]
-    cdef char *scratch = aligned(on_stack)
-    cdef Block block
-    if job.scratch != NULL:
-        scratch = job.scratch + participant * job.bytes_of_thread
+    cdef Block *block = <Block *> (aligned(job.scratch) + participant * job.bytes_of_thread)
+    cdef char *scratch = <char *> block + whole_vectors(sizeof(Block))
     while row < end:
         rows = min(job.rows_of_block, end - row)
         if job.path != COPIED_COLUMNS:    # which may be of several groups
             rows = min(rows, job.rows_of_group - row % job.rows_of_group)
-        find_parts(job, row, rows, &block)
+        find_parts(job, row, rows, block)
         if job.path == PICKED:
-            pick_targets[floating](job, &block, 0)
+            pick_targets[floating](job, block, 0)
         elif is_long:
-            compute_long_row[floating](job, &block, scratch, 0)
+            compute_long_row[floating](job, block, scratch, 0)
         else:
-            compute_rows[floating](job, &block, scratch, &has_gaps, 0)
+            compute_rows[floating](job, block, scratch, &has_gaps, 0)
         row += rows
 
 
@@ -2117,6 +2121,7 @@ cdef void share_rows(Job *job, floating type_tag) noexcept nogil:
     cdef npy_intp units = (rows + job.unit - 1) // job.unit
     cdef npy_intp numbers = rows if job.path == PICKED else rows * work_of_row(n, job.selection)
     cdef npy_intp chunks = chunks_of[floating](n, 0) if job.path == IN_ROWS else 1
+    cdef npy_intp bytes
     cdef int worth = threads_for(numbers)
     cdef int threads = <int> max(1, min(worth, units))
     job.threads_of_row = 1
@@ -2124,8 +2129,11 @@ cdef void share_rows(Job *job, floating type_tag) noexcept nogil:
         job.threads_of_row = worth
         threads = 1
     job.tile_at = job.slots * job.slot_bytes
-    job.bytes_of_participant = job.tile_at + (sizeof(Tile) if is_divergence(job) else 0)
-    job.bytes_of_thread = job.threads_of_row * job.bytes_of_participant
+    job.bytes_of_participant = job.tile_at + whole_vectors(
+        sizeof(Tile) * (2 if is_divergence(job) else 1)
+    )
+    job.bytes_of_thread = whole_vectors(sizeof(Block))
+    job.bytes_of_thread += job.threads_of_row * job.bytes_of_participant
     if chunks > 1:
         job.bytes_of_thread += (sizeof(Tile) + chunks * sizeof(Chunk)) * (
             2 if is_divergence(job) else 1
@@ -2136,19 +2144,19 @@ cdef void share_rows(Job *job, floating type_tag) noexcept nogil:
     )
     if job.keeps_row:
         job.bytes_of_thread += 2 * chunks * job.slot_bytes + LANE_BYTES
-    job.candidates_at = job.bytes_of_thread
+    job.candidates_at = job.bytes_of_thread - whole_vectors(sizeof(Block))
     if is_selection(job):
         job.bytes_of_thread += bytes_of_candidates[floating](n, job.selection, 0)
-    job.scratch = NULL
-    if job.bytes_of_thread > LOCAL_BYTES - LANE_BYTES:
-        job.scratch = <char *> scratch_memory(threads * job.bytes_of_thread)
-        if job.scratch == NULL:
-            return
+    job.bytes_of_thread = whole_vectors(job.bytes_of_thread)
+    bytes = threads * job.bytes_of_thread + LANE_BYTES
+    job.scratch = <char *> scratch_memory(bytes)
+    if job.scratch == NULL:
+        return
     share(
         <Work> over_units[floating], job, units, max(1, job.rows_of_tile // job.unit), numbers,
         threads,
     )
-    PyMem_RawFree(job.scratch)
+    leave_scratch(job.scratch, bytes)
 
 
 cdef void over_groups(Job *job, floating type_tag) noexcept nogil:

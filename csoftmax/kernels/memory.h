@@ -94,4 +94,25 @@ static PyDataMem_Handler csoftmax_memory = {"csoftmax", 1, {
 static PyDataMem_Handler csoftmax_memory;
 #endif
 
+/* Scratch memory of calls, not on their stacks: a thread's may be small. One piece is kept for the
+   next call, as the C library takes 50 ns to find it. Seen by tracemalloc; needs no GIL. */
+enum { CSOFTMAX_SPARE = 122880 };    /* less than what it returns to the kernel each time */
+
+static void *csoftmax_spare;
+
+static inline void *csoftmax_take_scratch(size_t size) {
+    void *spare = NULL;
+    if (size <= CSOFTMAX_SPARE) {
+        spare = __atomic_exchange_n(&csoftmax_spare, NULL, __ATOMIC_ACQ_REL);
+        size = CSOFTMAX_SPARE;
+    }
+    return spare != NULL ? spare : PyMem_RawMalloc(size);
+}
+
+static inline void csoftmax_leave_scratch(void *scratch, size_t size) {
+    if (size <= CSOFTMAX_SPARE)
+        scratch = __atomic_exchange_n(&csoftmax_spare, scratch, __ATOMIC_ACQ_REL);
+    PyMem_RawFree(scratch);
+}
+
 #endif

@@ -8,6 +8,9 @@ cdef extern from "memory.h":
     size_t keep_limit "csoftmax_keep_limit"
     PyDataMem_Handler csoftmax_memory
 
+    void *take_scratch "csoftmax_take_scratch"(size_t size) noexcept nogil
+    void leave_scratch "csoftmax_leave_scratch"(void *scratch, size_t size) noexcept nogil
+
 cdef enum:
     LEAST_KEPT = 1048576
 

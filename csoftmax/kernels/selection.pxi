@@ -124,9 +124,10 @@ cdef npy_intp copy_candidates_of_chunk(
     """How many these are."""
     cdef const Candidates *candidates = &all.selected.candidates
     cdef npy_intp start = c * chunk_length[floating](0)
+    cdef char *copies = copies_of_participant(all, participant)
+    cdef Tile *tile = tile_of_participant(all.job, copies)
     cdef Rows rows
-    cdef Tile tile
-    start_chunk[floating](all, c, participant, &rows, &tile, 0)
+    start_chunk[floating](all, c, &rows, tile, copies, 0)
     return copy_candidates(
         <floating *> tile.companion.data, tile.classes, start, <floating> all.selected.bound,
         at_bound, candidates.room - place, candidates.vectors,
@@ -153,10 +154,11 @@ cdef void sum_blocks_of_chunks(
     cdef LongRow *all = <LongRow *> work
     cdef ExpParams params = params_of_row[floating](all.whole, 0, 0)
     cdef npy_intp c
+    cdef char *copies = copies_of_participant(all, participant)
+    cdef Tile *tile = tile_of_participant(all.job, copies)
     cdef Rows rows
-    cdef Tile tile
     for c in range(first, last):
-        start_chunk[floating](all, c, participant, &rows, &tile, 0)
+        start_chunk[floating](all, c, &rows, tile, copies, 0)
         sum_blocks_of(
             <floating *> tile.logits.data, tile.classes, &params, all.whole.kind,
             all.selected.candidates.weights + c * chunk_length[floating](0) // BLOCK,

@@ -7,9 +7,10 @@ call. That is why handlers are run here too, between two shares of the rows.
 """
 
 from cpython.exc cimport PyErr_CheckSignals
-from cpython.mem cimport PyMem_RawMalloc
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
+
+from csoftmax.kernels.memory cimport leave_scratch, take_scratch
 
 cdef extern from * nogil:
     """
@@ -50,8 +51,8 @@ cdef inline bint must_stop(Py_ssize_t numbers) noexcept nogil:
 
 
 cdef inline void *scratch_memory(Py_ssize_t bytes) noexcept nogil:
-    """NULL and a mark if there is none. Seen by tracemalloc; needs no GIL."""
-    cdef void *scratch = PyMem_RawMalloc(bytes)
+    """NULL and a mark if there is none."""
+    cdef void *scratch = take_scratch(bytes)
     if scratch == NULL:
         stop.out_of_memory = True
     return scratch

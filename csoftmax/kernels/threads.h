@@ -77,7 +77,7 @@ typedef struct {    /* a call's, on its caller's stack */
     Py_ssize_t piece;
     int threads;
     shared_number participants;
-    unit_range ranges[MOST_THREADS];
+    unit_range *ranges;    /* of each thread */
 } shared_job;
 
 /* A helper's `state`, unless it has a job: then that is its address, and BUSY is added to it from
@@ -298,24 +298,18 @@ static Py_ssize_t piece_of(Py_ssize_t units, Py_ssize_t grain, Py_ssize_t number
     return Py_MIN(piece, units / threads);
 }
 
-/* `units` of work, altogether so many numbers, by up to so many threads, in pieces of whole grains,
-   each of so many units. */
-static void share(
+/* These two are not inline, so that what a path needs on the stack is there on this path alone. */
+static __attribute__((noinline)) void share_among(
     work_function compute, void *work, Py_ssize_t units, Py_ssize_t grain, Py_ssize_t numbers,
     int threads) {
-    int limit, count = 0;
+    int limit = threads_of_call() / (int)++callers, count = 0;
     Py_ssize_t pieces, own;
     int64_t begin, end;
     double fastest = HUGE_VAL;
-    helper_thread *asked[MOST_THREADS - 1];
+    helper_thread *asked[threads];
+    unit_range ranges[threads];
     shared_job job;
 
-    threads = (int)Py_MIN(units, Py_MIN(threads, MOST_THREADS));
-    if (threads <= 1) {
-        compute(work, 0, units, 0, NULL);
-        return;
-    }
-    limit = threads_of_call() / (int)++callers;
     if (!always) threads = Py_MAX(1, Py_MIN(threads, limit));
     if (!helpers_pay()) threads = 1;
     if (threads > 1) count = grow(threads - 1);
@@ -326,6 +320,7 @@ static void share(
     job.piece = piece_of(units, grain, numbers, threads);
     job.threads = threads;
     job.participants = 1;
+    job.ranges = ranges;
     pieces = units / job.piece;
     for (int i = 0; i < threads; i++) {
         job.ranges[i].next = pieces * i / threads * job.piece;
@@ -341,6 +336,18 @@ static void share(
         account(count > 0, end - begin, fastest * (double)units);
     last_end = end;
     callers--;
+}
+
+/* `units` of work, altogether so many numbers, by up to so many threads, in pieces of whole grains,
+   each of so many units. */
+static __attribute__((noinline)) void share(
+    work_function compute, void *work, Py_ssize_t units, Py_ssize_t grain, Py_ssize_t numbers,
+    int threads) {
+    threads = (int)Py_MIN(units, Py_MIN(threads, MOST_THREADS));
+    if (threads > 1)
+        share_among(compute, work, units, grain, numbers, threads);
+    else
+        compute(work, 0, units, 0, NULL);
 }
 
 /* A fork's child has none of its parent's threads. */
