@@ -10,7 +10,7 @@ from csoftmax._arguments import (
 )
 from csoftmax._dispatch import kernels
 from csoftmax._lazy import lazy_functions
-from csoftmax._losses import as_reduction
+from csoftmax._losses import as_reduction, as_wide_as, in_type
 
 
 def sigmoid(x, /, *, out=None):
@@ -179,9 +179,10 @@ def binary_cross_entropy(
         return loss
     if lazily := lazy_functions(logits, target, weight, pos_weight):
         return lazily.binary_cross_entropy(logits, target, weight, pos_weight, reduction)
-    return computed(
-        kernels.binary_cross_entropy(*checked(logits, target, weight, pos_weight, reduction))
-    )
+    logits, *others = checked(logits, target, weight, pos_weight, reduction)
+    logits, dtype = as_wide_as(logits, weight, pos_weight)
+    loss = computed(kernels.binary_cross_entropy(logits, *others))
+    return in_type(dtype, loss) if reduction == "none" else loss
 
 
 def binary_cross_entropy_value_and_grad(
@@ -259,8 +260,11 @@ def binary_cross_entropy_value_and_grad(
     logits, *others = checked(logits, target, weight, pos_weight, reduction)
     if out is not None:
         require_out(out, logits.shape)
+    logits, dtype = as_wide_as(logits, weight, pos_weight)
     loss, grad = computed(kernels.binary_cross_entropy(logits, *others, True, as_out(out)))
-    return loss, grad if out is None else out
+    if reduction == "none":
+        loss = in_type(dtype, loss)
+    return loss, in_type(dtype, grad) if out is None else out
 
 
 def checked(logits, target, weight, pos_weight, reduction):

@@ -158,10 +158,13 @@ def cross_entropy(
             logits, target, axis, weight, sample_weight, ignore_index, reduction, label_smoothing,
             temperature, where,
         )
-    return computed(kernels.cross_entropy(*checked(
+    logits, *others = checked(
         logits, target, axis, weight, sample_weight, ignore_index, reduction, label_smoothing,
         temperature, where,
-    )))
+    )
+    logits, dtype = as_wide_as(logits, weight)
+    loss = computed(kernels.cross_entropy(logits, *others))
+    return in_type(dtype, loss) if reduction == "none" else loss
 
 
 def cross_entropy_value_and_grad(
@@ -263,8 +266,11 @@ def cross_entropy_value_and_grad(
     )
     if out is not None:
         require_out(out, logits.shape)
+    logits, dtype = as_wide_as(logits, weight)
     loss, grad = computed(kernels.cross_entropy(logits, *others, True, as_out(out)))
-    return loss, grad if out is None else out
+    if reduction == "none":
+        loss = in_type(dtype, loss)
+    return loss, in_type(dtype, grad) if out is None else out
 
 
 def cross_entropy_grad_and_hess(
@@ -353,9 +359,12 @@ def cross_entropy_grad_and_hess(
         return lazily.cross_entropy_grad_and_hess(
             logits, target, axis, weight, sample_weight, ignore_index, temperature
         )
-    return computed(kernels.cross_entropy(*checked(
+    logits, *others = checked(
         logits, target, axis, weight, sample_weight, ignore_index, "none", 0.0, temperature, None
-    ), has_hessian=True))
+    )
+    logits, dtype = as_wide_as(logits, weight)
+    grad, hessian = computed(kernels.cross_entropy(logits, *others, has_hessian=True))
+    return in_type(dtype, grad), in_type(dtype, hessian)
 
 
 def nll_loss(
@@ -419,7 +428,10 @@ def nll_loss(
         return loss
     if lazily := lazy_functions(log_probs, target, weight, sample_weight):
         return lazily.nll_loss(*arguments)
-    return computed(kernels.nll_loss(*checked_of_either(*arguments, "log_probs", False)))
+    log_probs, *others = checked_of_either(*arguments, "log_probs", False)
+    log_probs, dtype = as_wide_as(log_probs, weight)
+    loss = computed(kernels.nll_loss(log_probs, *others))
+    return in_type(dtype, loss) if reduction == "none" else loss
 
 
 def checked(
@@ -443,7 +455,7 @@ def checked_of_either(
     reduction = as_reduction(reduction)
     logits, axis, row_shape, classes = as_logits_with_axis(logits, axis, name)
     ignore_index = as_ignore_index(ignore_index)
-    weight = as_class_weight(weight, classes, computed_type(logits))
+    weight = as_class_weight(weight, classes)
     sample_weight = as_sample_weight(sample_weight, row_shape)
     target = as_array(target, "target")
     if takes_probabilities and target.shape == logits.shape:
@@ -477,14 +489,37 @@ def as_ignore_index(ignore_index):
     return ignore_index
 
 
-def as_class_weight(weight, classes, dtype):
-    """`weight` in the type of the computation, contiguous."""
+def as_class_weight(weight, classes):
     if weight is None:
         return None
     weight = as_logits(weight, "weight")
     require_number_for_each(weight, classes)
+    return weight
+
+
+def as_wide_as(logits, *weights):
+    """`logits`, in float64 where float32 has no number for a weight: 1e-50 would be 0 in it, and
+    1e39 infinite. Also the type of their results."""
+    dtype = computed_type(logits)
+    if dtype == np.float32 and not all(fits_float32(weight) for weight in weights):
+        logits = logits.astype(np.float64)
+    return logits, dtype
+
+
+def fits_float32(weight):
+    """But for its digits."""
+    if weight is None:
+        return True
+    weight = np.asarray(weight)
     with quiet():
-        return np.ascontiguousarray(weight, dtype)
+        narrow = weight.astype(np.float32)
+    too_small = (np.abs(narrow) < np.finfo(np.float32).tiny) & (weight != 0)
+    return not (too_small | np.isinf(narrow) & ~np.isinf(weight)).any()
+
+
+def in_type(dtype, result):
+    with quiet():
+        return result.astype(dtype, copy=False)
 
 
 def as_sample_weight(sample_weight, row_shape):

@@ -274,6 +274,25 @@ cdef inline floating exponential(
     return times_power_of_two(exp_polynomial(r), t)
 
 
+cdef inline floating exp_or_less_one(
+    floating x, const ExpParams *of_zero, bint *is_less_one
+) noexcept nogil:
+    """exp(x); where |x| is at most about ln2 / 2, exp(x) - 1, which has the digits of a small x.
+    Of the polynomial that is all but its 1."""
+    cdef floating magic = <floating> of_zero.magic
+    cdef floating ln2_hi = LN2_HI_FLOAT if floating is float else LN2_HI_DOUBLE
+    cdef floating ln2_lo = LN2_LO_FLOAT if floating is float else LN2_LO_DOUBLE
+    cdef floating t, n, r, one = 1
+    if x < <floating> of_zero.lowest:
+        x = <floating> of_zero.lowest
+    t = multiply_add(x, <floating> LOG2_E, magic)
+    n = t - magic
+    r = multiply_add(-ln2_lo, n, multiply_add(-ln2_hi, n, x))
+    is_less_one[0] = n == 0
+    one = value_or_zero(one, n != 0)
+    return times_power_of_two(multiply_add(multiply_add(exp_quotient(r), r, 1), r, one), t)
+
+
 cdef inline double largest_unshifted(floating type_tag) noexcept nogil:
     """Up to this size logits are used as they are; |n| then stays below 512 (double: 4096)."""
     return 256.0 if floating is float else 2048.0

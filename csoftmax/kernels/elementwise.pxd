@@ -201,17 +201,17 @@ cdef inline void over_numbers(
 
 # Sums of losses, in float64, by blocks that depend on nothing but n.
 
-cdef inline double sum_of_block(const floating *x, npy_intp n) noexcept nogil:
+cdef inline double sum_of_block(const floating *x, npy_intp n, double unit) noexcept nogil:
     cdef npy_intp LANES = lanes_of[floating](0), i = 0, k
     cdef DoubleDouble total
     cdef LaneSums sums
     clear(&sums)
     while i + LANES <= n:
         for k in range(LANES):
-            add_term[floating](sums.hi + k, sums.lo + k, x[i + k], 0)
+            add_term[floating](sums.hi + k, sums.lo + k, x[i + k] * unit, 0)
         i += LANES
     for k in range(n - i):
-        add_term[floating](sums.hi + k, sums.lo + k, x[i + k], 0)
+        add_term[floating](sums.hi + k, sums.lo + k, x[i + k] * unit, 0)
     total = finished[floating](&sums, 0)
     return total.hi + total.lo
 
@@ -219,6 +219,7 @@ cdef inline double sum_of_block(const floating *x, npy_intp n) noexcept nogil:
 cdef struct SummedBlocks:
     const void *x
     npy_intp n
+    double unit
     double *sums
 
 
@@ -229,21 +230,23 @@ cdef inline void sum_blocks(
     cdef const floating *x = <const floating *> all.x
     cdef npy_intp i
     for i in range(first, last):
-        all.sums[i] = sum_of_block(x + i * SUMMED, min(SUMMED, all.n - i * SUMMED))
+        all.sums[i] = sum_of_block(x + i * SUMMED, min(SUMMED, all.n - i * SUMMED), all.unit)
 
 
-cdef inline double sum_of_numbers(const floating *x, npy_intp n) noexcept nogil:
+cdef inline double sum_of_numbers(const floating *x, npy_intp n, double unit) noexcept nogil:
+    """In units, by which each is multiplied."""
     cdef npy_intp blocks = (n + SUMMED - 1) // SUMMED
     cdef SummedBlocks all
     cdef double total
     if blocks <= 1:
-        return sum_of_block(x, n)
+        return sum_of_block(x, n, unit)
     all.x = x
     all.n = n
+    all.unit = unit
     all.sums = <double *> scratch_memory(blocks * sizeof(double))
     if all.sums == NULL:
         return NAN
     share(<Work> sum_blocks[floating], &all, blocks, 1, n, threads_for(n))
-    total = sum_of_block(all.sums, blocks)
+    total = sum_of_block(all.sums, blocks, 1)
     leave_scratch(all.sums, blocks * sizeof(double))
     return total

@@ -18,12 +18,12 @@ from csoftmax.kernels.arithmetic cimport (
 from csoftmax.kernels.candidates cimport MOST_PLACES, Selection, bytes_of_candidates
 from csoftmax.kernels.copies cimport FEW, copy_masked, copy_rows
 from csoftmax.kernels.formulas cimport (
-    Difference, WeightedSums, excess_of_exp, from_higher, half_difference, is_finite, is_small,
-    log_of_sum, sum_of_exponentials, with_sign,
+    Difference, WeightedSums, coefficient, excess_of_exp, from_higher, half_difference, is_finite,
+    is_small, log_of_sum, sum_of_exponentials, with_sign,
 )
 from csoftmax.kernels.functions cimport (
-    UNKNOWN_SIGN, correct_leads, curvature_of, set_center, set_divergence, set_entropy, set_hessian,
-    set_log_softmax, set_logsumexp, set_loss, set_softmax, set_vjp, set_weighted_logsumexp,
+    UNKNOWN_SIGN, correct_leads, curvature_of, set_center, set_divergence, set_entropy,
+    set_hessian, set_log_softmax, set_logsumexp, set_loss, set_softmax, set_vjp, set_weighted_logsumexp,
     smallest_others, sum_of_row, take_largest_out, use_sums_of_others, weighted_sums_of_row,
 )
 from csoftmax.kernels.lanes cimport LANE_BYTES, whole_lanes
@@ -32,7 +32,7 @@ from csoftmax.kernels.passes cimport (
     GRADS_OF_OFFSETS, HESSIANS, LOG_PROBABILITIES, LOG_PROBABILITY_GRADS, LOG_SOFTMAX_VJPS,
     MAX_ROWS, NOTHING_WEIGHED, NO_VALUES, OTHERS, OTHERS_KEPT, PROBABILITIES, PROBABILITY_GRADS,
     ROWS, SOFTMAX_VJPS, WEIGHTED_EXPONENTIALS, Layout, Tile, Values, View, Weighing,
-    find_maxima_of_columns, find_maxima_of_rows, in_type_of, lanes_of, prefetch, set_params,
+    find_largest_of_columns, find_largest_of_rows, find_maxima_of_columns, find_maxima_of_rows, in_type_of, lanes_of, prefetch, set_params,
     sum_exponentials, sum_weighted, weigh, write,
 )
 from csoftmax.kernels.plan cimport (
@@ -53,10 +53,12 @@ cdef struct Operation:
 cdef struct LossTerms:
     # Of a whole call.
     int64_t ignore_index
+    # Both times a unit of the weights, so that a mean doesn't overflow where its divisor would.
     double share            # of the target: 1 - label_smoothing
     double offset           # of every class: label_smoothing / C
     double scale            # of the gradient: 1 / what "mean" divides by
     const char *class_weights    # contiguous; NULL where all are 1, and only the target's counts
+    const char *finite_weights   # the same but 0 for infinite ones and NaN, if there are any
 
 
 cdef enum:
@@ -202,6 +204,10 @@ cdef inline bint has_indices(const Job *job) noexcept nogil:
 cdef inline bint is_loss(const Job *job) noexcept nogil:
     """Of which rows may not count."""
     return has_indices(job) or job.operation.function == TARGETS_LOSS
+
+
+cdef inline bint has_grad_of_targets(const Job *job) noexcept nogil:
+    return job.values == GRADS
 
 
 cdef inline bint is_selection(const Job *job) noexcept nogil:
@@ -548,7 +554,7 @@ cdef inline void start_tile(
     tile.result.data = <floating *> tile.result.data + begin * tile.result.row_step
     tile.hessian.data = <floating *> tile.hessian.data + begin * tile.hessian.row_step
     if job.loss != NULL:
-        tile.class_weights = job.loss.class_weights
+        tile.class_weights = job.loss.finite_weights
         tile.share = job.loss.share
         tile.offset = job.loss.offset
 
@@ -624,11 +630,11 @@ cdef inline void gather_targets(
     const Job *job, const Part *part, npy_intp first, npy_intp last, int64_t *targets,
     double *class_weights, floating type_tag
 ) noexcept nogil:
-    """Where targets are probabilities, 0 stands for them."""
+    """Where targets are probabilities, there is none yet."""
     cdef npy_intp stride = job.plan.strides[0][TARGET], i
     cdef const char *place = part.places[TARGET] + first * stride
     for i in range(last - first):
-        targets[i] = 0
+        targets[i] = job.plan.n
         class_weights[i] = 1.0
     if not has_indices(job):
         return
@@ -983,6 +989,32 @@ cdef void diverge_tile(const Job *job, Tile *tile, floating type_tag) noexcept n
     tile.result = result
 
 
+cdef void find_largest_classes(const Job *job, Tile *tile, floating type_tag) noexcept nogil:
+    """Of a loss whose targets are probabilities, and their coefficients: where one class has more
+    than all others, its gradient is made of what it leaves to these."""
+    cdef int64_t places[MAX_ROWS]
+    cdef DoubleDouble of_class
+    cdef npy_intp r
+    if job.layout == ROWS:
+        find_largest_of_rows[floating](tile, places, 0)
+    else:
+        find_largest_of_columns[floating](tile, places, 0)
+    for r in range(tile.padded):
+        tile.of.loss.coefficient_hi[r] = tile.of.loss.coefficient_lo[r] = 0
+    for r in range(tile.rows):
+        if places[r] < 0 or tile.of.loss.target[r] < 0:
+            continue
+        of_class = coefficient[floating](
+            (<const floating *> tile.companion.data)[
+                r * tile.companion.row_step + places[r] * tile.companion.class_step
+            ],
+            (<const floating *> tile.class_weights)[places[r]], tile.share, tile.offset, 0
+        )
+        tile.of.loss.target[r] = places[r]
+        tile.of.loss.coefficient_hi[r] = of_class.hi
+        tile.of.loss.coefficient_lo[r] = of_class.lo
+
+
 cdef void sum_tile(const Job *job, Tile *tile, floating type_tag) noexcept nogil:
     # As many as there could be: a mask that leaves out some of a tile shall not change bits.
     cdef npy_intp lanes = lanes_of[floating](0), terms = job.plan.n
@@ -1022,6 +1054,8 @@ cdef void sum_tile(const Job *job, Tile *tile, floating type_tag) noexcept nogil
             sum_others_anew[floating](job, tile, smallest, 0)
     if job.weighing == BY_EXPONENTIALS:
         weigh_of[floating](tile, job.layout, BY_EXPONENTIALS, 0)
+    if has_grad_of_targets(job):
+        find_largest_classes[floating](job, tile, 0)
 
 
 # Weighted sums whose terms differ by more than the type's range. Each has a power of two apart from
@@ -1159,6 +1193,81 @@ cdef void gather_curvatures(
             )
 
 
+cdef void add_infinite_weights(
+    const Job *job, const Block *block, npy_intp begin, Tile *tile, floating type_tag
+) noexcept nogil:
+    """Those that count. What is no target does not, whatever its weight, so the passes have 0 in
+    their place. A loss that has one is not finite; its gradient is NaN."""
+    cdef const Plan *plan = job.plan
+    cdef const floating *weights = <const floating *> job.loss.class_weights
+    cdef const Part *part
+    cdef const char *target
+    cdef double share
+    cdef npy_intp p, r, i
+    if job.loss.finite_weights == job.loss.class_weights:
+        return
+    for p in range(block.count):
+        part = block.parts + p
+        for r in range(max(begin, part.first), min(begin + tile.rows, part.first + part.rows)):
+            target = part.places[COMPANION] + (r - part.first) * plan.strides[0][COMPANION]
+            for i in range(plan.n):
+                if is_finite(weights[i]):
+                    continue
+                share = job.loss.offset
+                if not has_indices(job):
+                    share += job.loss.share * (
+                        <const floating *> (target + i * plan.stride[COMPANION])
+                    )[0]
+                if share != 0:
+                    tile.row_result[r - begin] += weights[i] * share
+                    tile.factor_hi[r - begin] = NAN
+
+
+cdef void sum_large_grads(
+    const Job *job, const Block *block, npy_intp begin, Tile *tile, floating type_tag
+) noexcept nogil:
+    """Of vector-Jacobian products: once more, in units, where a sum may be too large for the type,
+    or for a difference of a gradient and the sum."""
+    cdef double unit = 2.0**-70 if floating is float else 2.0**-100
+    cdef double largest = 2.0**100 if floating is float else 2.0**960
+    cdef floating *units = in_type_of[floating](tile.of.product.grad_unit, 0)
+    cdef bint are_logarithms = job.operation.function == LOG_SOFTMAX_VJP
+    cdef const Plan *plan = job.plan
+    cdef const Part *part
+    cdef const char *y
+    cdef const char *grad
+    cdef floating probability
+    cdef double term
+    cdef DoubleDouble sum
+    cdef npy_intp p, r, i
+    cdef bint is_any = False
+    for r in range(tile.padded):
+        units[r] = 1
+        is_any |= not fabs(tile.distances_hi[r]) <= largest
+    for p in range(block.count if is_any else 0):
+        part = block.parts + p
+        for r in range(max(begin, part.first), min(begin + tile.rows, part.first + part.rows)):
+            if fabs(tile.distances_hi[r - begin]) <= largest:
+                continue
+            y = part.places[LOGITS] + (r - part.first) * plan.strides[0][LOGITS]
+            grad = part.places[COMPANION] + (r - part.first) * plan.strides[0][COMPANION]
+            sum = from_double(0)
+            for i in range(plan.n):
+                probability = (<const floating *> (y + i * plan.stride[LOGITS]))[0]
+                if probability == (-INFINITY if are_logarithms else 0):
+                    continue
+                term = (<const floating *> (grad + i * plan.stride[COMPANION]))[0] * unit
+                if are_logarithms:
+                    sum = dd_add[double](sum, from_double(term), 0)
+                else:
+                    sum = dd_add[double](
+                        sum, dd_mul[double](from_double(probability), from_double(term), 0), 0
+                    )
+            units[r - begin] = <floating> unit
+            sum = two_sum(sum.hi, sum.lo)
+            tile.distances_hi[r - begin], tile.distances_lo[r - begin] = sum.hi, sum.lo
+
+
 cdef void finish_tile(
     const Job *job, const Block *block, npy_intp begin, Tile *tile, floating type_tag
 ) noexcept nogil:
@@ -1180,6 +1289,7 @@ cdef void finish_tile(
     elif function == ENTROPY:
         set_entropy[floating](tile, 0)
     elif is_vjp(job):
+        sum_large_grads[floating](job, block, begin, tile, 0)
         set_vjp[floating](tile, 0)
     elif is_divergence(job) and job.operation.has_grad:
         set_divergence[floating](tile, True, 0)
@@ -1193,6 +1303,8 @@ cdef void finish_tile(
         set_loss[floating](tile, False, True, 0)
     else:
         set_loss[floating](tile, False, False, 0)
+    if job.operation.function == TARGETS_LOSS or job.operation.function == INDEX_LOSS:
+        add_infinite_weights[floating](job, block, begin, tile, 0)
     if has_hessian(job) and job.has_extremes:
         gather_curvatures[floating](job, block, begin, tile, 0)
         set_hessian[floating](tile, has_indices(job), True, 0)
@@ -1256,7 +1368,7 @@ cdef inline bint has_nan_results(const Job *job, const Tile *tile, Py_ssize_t r)
 cdef inline void write_target(
     const Tile *tile, Py_ssize_t r, npy_intp first, floating type_tag
 ) noexcept nogil:
-    """The gradient of a row's target, if it is among the classes from `first` on."""
+    """The gradient that was computed by itself, if it is among the classes from `first` on."""
     cdef floating *y = <floating *> tile.result.data + r * tile.result.row_step
     if first <= tile.of.loss.target[r] < first + tile.classes:
         y += (tile.of.loss.target[r] - first) * tile.result.class_step
@@ -1342,7 +1454,7 @@ cdef void mend_rows(
                     job, tile, r, &tile.hessian, tile.of.loss.curvature_at_end[r], mask,
                     mask_stride, 0,
                 )
-    if has_indices(job):    # with a gradient, else there are no values
+    if is_loss(job):    # with a gradient, else there are no values
         for r in range(tile.rows):
             if not (is_any and has_nan_results(job, tile, r)):
                 write_target[floating](tile, r, first, 0)
@@ -1497,6 +1609,8 @@ cdef struct Chunk:
     double power
     double residue
     double largest_weight
+    int64_t largest_class    # if it has more than all others; else n
+    DoubleDouble coefficient    # of this class in a loss
     DoubleDouble sum
     WeightedSums weighted
     double lead            # of a divergence, as its tile; its A and B
@@ -1550,7 +1664,7 @@ cdef inline void start_chunk(
     load_operands[floating](job, all.block, start, count, copies, rows, 0)
     start_tile[floating](job, rows, 0, 1, count, tile, 0)
     if job.loss != NULL and job.loss.class_weights != NULL:
-        tile.class_weights = <floating *> job.loss.class_weights + start
+        tile.class_weights = <floating *> job.loss.finite_weights + start
     if job.has_extremes and not is_vjp(job):
         change_for_extreme(
             <floating *> tile.logits.data, 1, count, start, &all.maximum, all.temperature
@@ -1621,6 +1735,12 @@ cdef void sum_chunks(
         if is_vjp(job):
             continue
         keep_sums_of_chunk[floating](chunk, tile, 0)
+        if has_grad_of_targets(job):
+            chunk.largest_class = job.plan.n
+            if 0 <= tile.of.loss.target[0] < tile.classes:
+                chunk.largest_class = c * length + tile.of.loss.target[0]
+            chunk.coefficient.hi = tile.of.loss.coefficient_hi[0]
+            chunk.coefficient.lo = tile.of.loss.coefficient_lo[0]
         if is_divergence(job):
             keep_sums_of_chunk[floating](all.of_target.chunks + c, tile.of_target, 0)
             keep_divergence_of_chunk(chunk, all.of_target.chunks + c, tile)
@@ -1697,6 +1817,20 @@ cdef void combine_weighted_chunks(LongRow *all, floating type_tag) noexcept nogi
     whole.distances_hi[0], whole.distances_lo[0] = sums.distances.hi, sums.distances.lo
 
 
+cdef inline void find_largest_class_of_row(LongRow *all, bint has_one) noexcept nogil:
+    """See find_largest_classes."""
+    cdef Tile *whole = all.whole
+    cdef const Chunk *chunk
+    cdef npy_intp c
+    whole.of.loss.coefficient_hi[0] = whole.of.loss.coefficient_lo[0] = 0
+    for c in range(all.count if has_one and whole.of.loss.target[0] >= 0 else 0):
+        chunk = all.chunks + c
+        if chunk.maximum == whole.maximum[0]:
+            whole.of.loss.target[0] = chunk.largest_class
+            whole.of.loss.coefficient_hi[0] = chunk.coefficient.hi
+            whole.of.loss.coefficient_lo[0] = chunk.coefficient.lo
+
+
 cdef void combine_chunks(LongRow *all, floating type_tag) noexcept nogil:
     """The sums of the row that the chunks make, and their ratios to it."""
     cdef const Job *job = all.job
@@ -1751,6 +1885,8 @@ cdef void combine_chunks(LongRow *all, floating type_tag) noexcept nogil:
         )
         weighted.weights = dd_add[double](weighted.weights, part_weighted.weights, 0)
         weighted.distances = dd_add[double](weighted.distances, part_weighted.distances, 0)
+    if has_grad_of_targets(job):
+        find_largest_class_of_row(all, sum.hi < exp_dd[double](whole.residue[0], 0).hi)
     whole.sum_hi[0], whole.sum_lo[0] = sum.hi, sum.lo
     whole.weights_hi[0], whole.weights_lo[0] = weighted.weights.hi, weighted.weights.lo
     whole.distances_hi[0] = weighted.distances.hi
@@ -1817,6 +1953,7 @@ cdef inline void set_row_of_chunk(
     tile.of.divergence.center_lo[0] = whole.of.divergence.center_lo[0]
     tile.of.divergence.last[0] = whole.of.divergence.last[0]
     tile.of.divergence.per_center[0] = whole.of.divergence.per_center[0]
+    tile.of.product.grad_unit[0] = whole.of.product.grad_unit[0]
 
 
 cdef inline void scale_factor(double *hi, double *lo, DoubleDouble ratio) noexcept nogil:
@@ -1998,7 +2135,8 @@ cdef void pick_targets(const Job *job, const Block *block, floating type_tag) no
             class_weight = 1 if class_weights == NULL else class_weights[target]
             if class_weight == 0 and picked == INFINITY:    # what has the weight 0 doesn't count
                 picked = 0
-            picked *= class_weight * weight    # the weights first: with one alone it may overflow
+            # The weights first: with one alone it may overflow.
+            picked *= class_weight * job.loss.share * weight
             if picked != picked:
                 picked = NAN
         (<floating *> (part.places[ROW_RESULT] + r * plan.strides[0][ROW_RESULT]))[0] = (

@@ -11,7 +11,8 @@ from cython cimport floating
 from cpython.long cimport PyLong_AsLongAndOverflow, PyLong_AsLongLongAndOverflow
 from cpython.object cimport PyObject
 from cpython.unicode cimport PyUnicode_CheckExact
-from libc.math cimport INFINITY, NAN
+from libc.float cimport FLT_MIN
+from libc.math cimport INFINITY, NAN, fabs, frexp, ldexp
 from libc.stdint cimport INT64_MIN, int64_t, uint16_t, uint64_t
 from libc.stdlib cimport llabs
 from libc.string cimport memset
@@ -66,6 +67,7 @@ cdef enum:
     CLASS_WEIGHTS = ROLES    # beside the roles, as rows have none of their own
     MOST_DRAWS = 1048576     # of each row at a time
 
+cdef double LEAST_DIVISOR = 2.0**-32    # of a mean, and the largest is 2^32: with others, in units
 
 cdef struct Call:
     Plan plan
@@ -79,6 +81,7 @@ cdef struct Call:
     PyObject *arrays[ROLES + 1]    # that are read, but for what only the call sees
     double temperature          # where it is one number
     double label_smoothing
+    double weight_unit          # of what the weights of a mean are
     int64_t least_target
     bint is_weighted            # by the classes
     bint is_summed
@@ -89,17 +92,66 @@ cdef struct Call:
 
 # Computing
 
+cdef inline double weight_of_row(
+    const Call *call, const int64_t *target, const double *row_weights, npy_intp i, double unit,
+    floating type_tag
+) noexcept nogil:
+    """In units; 0 of rows that don't count."""
+    cdef double weight = 1 if row_weights == NULL else row_weights[i]
+    cdef int64_t index
+    if target != NULL:
+        index = target[i]    # once: another thread may change it
+        if index == call.loss.ignore_index or not 0 <= index < call.plan.n or weight == 0:
+            return 0
+        if call.is_weighted:
+            return (<const floating *> call.loss.class_weights)[index] * unit * weight
+    return weight * unit
+
+
+cdef double sum_of_weights(
+    const Call *call, const int64_t *target, const double *row_weights, double unit,
+    floating type_tag
+) noexcept nogil:
+    """In units. They are added exactly, as there may be many small ones."""
+    cdef DoubleDouble sum = from_double(0)
+    cdef npy_intp i
+    for i in range(call.plan.rows):
+        add_term[double](
+            &sum.hi, &sum.lo, weight_of_row[floating](call, target, row_weights, i, unit, 0), 0
+        )
+    return sum.hi + sum.lo if is_finite(sum.hi) else sum.hi    # else the errors are NaN
+
+
+cdef double unit_of_weights(
+    const Call *call, const int64_t *target, const double *row_weights, floating type_tag
+) noexcept nogil:
+    """A power of two that makes the largest weight of a row about 1, where it is neither 0 nor
+    infinite in this or another unit."""
+    cdef double units[3]
+    cdef double largest
+    cdef int exponent
+    cdef npy_intp i, k
+    units[0], units[1], units[2] = 1, 2.0**-512, 2.0**512
+    for k in range(3):
+        largest = 0
+        for i in range(call.plan.rows):
+            largest = max(
+                largest, fabs(weight_of_row[floating](call, target, row_weights, i, units[k], 0))
+            )
+        if 0 < largest < INFINITY:
+            frexp(largest, &exponent)
+            return ldexp(units[k], -max(-500, min(500, exponent)))
+    return 1
+
+
 cdef bint scan_targets(Call *call, floating type_tag) noexcept nogil:
-    """Sets what a mean divides by: how many count, or the sum of their weights, which are added
-    exactly, as there may be many small ones. False if an index is no class."""
+    """Sets what a mean divides by: how many count, or the sum of their weights, and the unit of
+    these. False if an index is no class."""
     cdef const int64_t *target = NULL
     cdef const double *row_weights = NULL
-    cdef const floating *class_weights = <const floating *> call.loss.class_weights
-    cdef int64_t ignored = call.loss.ignore_index, least = call.least_target, index
+    cdef int64_t ignored = call.loss.ignore_index, least = call.least_target
     cdef npy_intp rows = call.plan.rows, classes = call.plan.n, count = 0, i
     cdef bint is_wrong = False, counts
-    cdef double weight
-    cdef DoubleDouble weights = from_double(0)
     if call.operation.function < SIGMOID:
         row_weights = <double *> call.plan.data[WEIGHT]
     if CLASS_LOSS <= call.operation.function <= NLL_LOSS:
@@ -114,17 +166,10 @@ cdef bint scan_targets(Call *call, floating type_tag) noexcept nogil:
     call.divisor = rows if target == NULL else count
     if row_weights == NULL and (target == NULL or not call.is_weighted):
         return True
-    for i in range(rows):
-        weight = 1 if row_weights == NULL else row_weights[i]
-        if target != NULL:
-            index = target[i]    # once: another thread may change it
-            if index == ignored or not 0 <= index < classes or weight == 0:
-                continue
-            weight *= class_weights[index] if call.is_weighted else 1
-        add_term[double](&weights.hi, &weights.lo, weight, 0)
-    call.divisor = weights.hi
-    if is_finite(weights.hi):    # else the errors are NaN
-        call.divisor += weights.lo
+    call.divisor = sum_of_weights[floating](call, target, row_weights, 1, 0)
+    if not LEAST_DIVISOR < fabs(call.divisor) < 1 / LEAST_DIVISOR:
+        call.weight_unit = unit_of_weights[floating](call, target, row_weights, 0)
+        call.divisor = sum_of_weights[floating](call, target, row_weights, call.weight_unit, 0)
     return True
 
 
@@ -135,13 +180,21 @@ cdef inline const Selection *selection_of(const Call *call) noexcept nogil:
     return NULL
 
 
+cdef double mean_of(const floating *x, npy_intp n, double divisor) noexcept nogil:
+    """Also where the sum is too large."""
+    cdef double unit = 2.0**-100, sum = sum_of_numbers(x, n, 1)
+    if divisor == 0:
+        return NAN
+    return sum / divisor if is_finite(sum) else sum_of_numbers(x, n, unit) / divisor / unit
+
+
 cdef bint compute(Call *call, floating type_tag) noexcept nogil:
     """False, and nothing is written, if a class index is wrong."""
     cdef npy_intp n = call.plan.n
     if not scan_targets[floating](call, 0):
         return False
-    call.loss.share = 1.0 - call.label_smoothing
-    call.loss.offset = call.label_smoothing / <double> n if n else 0
+    call.loss.share = (1.0 - call.label_smoothing) * call.weight_unit
+    call.loss.offset = call.label_smoothing / <double> n * call.weight_unit if n else 0
     # The gradient of a mean over nothing is NaN where a row counts, with a weight of 0.
     call.loss.scale = 1.0 / call.divisor if call.divisor != 0 else NAN
     if n * call.plan.rows > 0:
@@ -153,8 +206,9 @@ cdef bint compute(Call *call, floating type_tag) noexcept nogil:
                 &call.operation, &call.plan, &call.loss, selection_of(call), 0
             )
     if call.is_summed:
-        call.sum = sum_of_numbers(<const floating *> call.plan.data[ROW_RESULT], call.plan.rows)
-        call.sum = call.sum / call.divisor if call.divisor != 0 else NAN
+        call.sum = mean_of(
+            <const floating *> call.plan.data[ROW_RESULT], call.plan.rows, call.divisor
+        )
         if call.sum != call.sum:    # one NaN, whichever it was among the numbers
             call.sum = NAN
     return True
@@ -300,6 +354,29 @@ cdef inline ndarray in_type(ndarray x, int type_number, bint in_order=False):
     return converted(x, type_number)
 
 
+cdef inline bint is_narrowed(const Call *call, ndarray x) noexcept:
+    return call.type_number == NPY_FLOAT and PyArray_TYPE(x) == NPY_DOUBLE
+
+
+cdef ndarray narrowed(Call *call, ndarray x):
+    """Weights in float, in C order. What is neither 0 nor infinite, and would be in a float, is
+    refused: Python goes on in float64."""
+    cdef ndarray wide = in_type(x, NPY_DOUBLE, True)
+    cdef ndarray narrow = new_array(x.ndim, x.shape, x.size, NPY_FLOAT)
+    cdef const double *numbers = <const double *> wide.data
+    cdef float *floats = <float *> narrow.data
+    cdef Environment host = enter_environment()    # rounding leaves flags
+    cdef bint is_lost = False
+    cdef npy_intp i
+    for i in range(wide.size):
+        floats[i] = <float> numbers[i]
+        is_lost |= (fabs(floats[i]) < FLT_MIN) & (numbers[i] != 0)
+        is_lost |= (fabs(floats[i]) == INFINITY) & is_finite(numbers[i])
+    set_environment(&host)
+    call.is_refused |= is_lost
+    return narrow
+
+
 # Arguments
 
 cdef bint read_axes(Axes *axes, ndarray x, object axis) except -1:
@@ -342,7 +419,7 @@ cdef bint start_call(Call *call, Function function, object logits, object axis) 
     call.loss.class_weights = NULL
     call.is_refused = call.is_weighted = call.is_summed = call.is_mean = False
     call.label_smoothing = 0
-    call.divisor = 1
+    call.divisor = call.weight_unit = 1
     return True
 
 
@@ -355,7 +432,10 @@ cdef object read_operand(Call *call, int role, object x):
     if computed_type(x) < 0 or role == MASK and PyArray_TYPE(<ndarray> x) != NPY_BOOL:
         call.is_refused = True
         return None
-    array = in_type(x, NPY_BOOL if role == MASK else call.type_number)
+    if (role == WEIGHT or role == POS_WEIGHT) and is_narrowed(call, x):
+        array = narrowed(call, x)
+    else:
+        array = in_type(x, NPY_BOOL if role == MASK else call.type_number)
     call.arrays[role] = <PyObject *> array
     call.is_refused |= not set_operand(&call.plan, role, array, &call.axes)
     return array
@@ -795,6 +875,15 @@ cdef object read_targets(Call *call, object target, bint is_nll):
     return indices
 
 
+cdef bint is_any_infinite(const floating *x, npy_intp n) noexcept nogil:
+    """Or NaN."""
+    cdef bint is_any = False
+    cdef npy_intp i
+    for i in range(n):
+        is_any |= not is_finite(x[i])
+    return is_any
+
+
 cdef object read_class_weights(Call *call, object weight):
     """One for each class."""
     cdef ndarray weights
@@ -803,14 +892,25 @@ cdef object read_class_weights(Call *call, object weight):
         weights = new_array(1, &call.plan.n, call.plan.n, call.type_number)
         PyArray_FillWithScalar(weights, 1.0)
     elif computed_type(weight) >= 0:
-        weights = in_type(weight, call.type_number, True)
+        if is_narrowed(call, weight):
+            weights = narrowed(call, weight)
+        else:
+            weights = in_type(weight, call.type_number, True)
         call.is_refused |= weights.ndim != 1 or weights.shape[0] != call.plan.n
     else:
         call.is_refused = True
         return None
     call.arrays[CLASS_WEIGHTS] = <PyObject *> weights
-    call.loss.class_weights = weights.data
-    return weights
+    call.loss.class_weights = call.loss.finite_weights = weights.data
+    if call.is_refused or not (
+        is_any_infinite(<const float *> weights.data, call.plan.n)
+        if call.type_number == NPY_FLOAT
+        else is_any_infinite(<const double *> weights.data, call.plan.n)
+    ):
+        return weights
+    finite = np.where(np.isfinite(weights), weights, weights.dtype.type(0))
+    call.loss.finite_weights = (<ndarray> finite).data
+    return weights, finite
 
 
 cdef object read_row_weights(Call *call, object weight):

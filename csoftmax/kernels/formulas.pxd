@@ -19,7 +19,7 @@ from libc.math cimport INFINITY, fabs
 
 from csoftmax.kernels.arithmetic cimport (
     LN2, PLAIN, DoubleDouble, ExpParams, Kind, dd_add, dd_mul, dd_reciprocal, dd_sum, exact_fma,
-    exp_dd, exp_quotient, exponential, from_double, log_1p, log_1p_up_to_one, minus_log_1p,
+    exp_dd, exp_or_less_one, exp_quotient, exponential, from_double, log_1p, log_1p_up_to_one, minus_log_1p,
     multiply_add, two_sum, value_or_zero,
 )
 
@@ -174,7 +174,7 @@ cdef inline WeightedSums with_class(
         maximum * PER_DISTANCE_UNIT, -logit * PER_DISTANCE_UNIT, 0
     )
     cdef DoubleDouble product
-    cdef bint counts = weight.hi != 0
+    cdef bint counts = (weight.hi != 0) & (apart.hi != 0)
     if floating is float:
         product = from_double(value_or_zero(weight.hi * apart.hi, counts))
     else:
@@ -202,7 +202,7 @@ cdef inline double weighted_sum(
 
 cdef inline double grad_of_class(
     DoubleDouble others, DoubleDouble inverse, double exponential, bint is_maximum,
-    DoubleDouble weights, double coefficient, double scale, floating type_tag
+    DoubleDouble weights, DoubleDouble coefficient, double scale, floating type_tag
 ) noexcept nogil:
     """(C p - c) scale. Where the class has nearly all, p is 1 minus the share of the others."""
     cdef DoubleDouble part = others if is_maximum else from_double(exponential), difference
@@ -210,8 +210,9 @@ cdef inline double grad_of_class(
     part.hi = -part.hi if is_maximum else part.hi
     part.lo = -part.lo if is_maximum else part.lo
     difference = dd_add[floating](
-        dd_add[floating](weights if is_maximum else from_double(0), from_double(-coefficient), 0),
-        part, 0,
+        dd_add[floating](
+            weights if is_maximum else from_double(0), with_sign(coefficient, -1), 0
+        ), part, 0,
     )
     difference.hi += difference.lo
     # Adding 0 makes one zero of -0. A mean over nothing has no gradient: its scale is NaN.
@@ -302,21 +303,23 @@ cdef inline floating divergence_grad(floating p, floating q, floating d) noexcep
 # Vector-Jacobian products: of softmax y (g - sum g y) / T, of log_softmax
 # (g - exp(log y) sum g) / T. What has no probability is masked: its g counts nowhere.
 
-cdef inline floating exp_of_log(floating log_y, const ExpParams *of_zero) noexcept nogil:
-    """What is no logarithm of a probability may be so large that it would wrap around."""
-    cdef floating largest = 88 if floating is float else 709
-    return INFINITY if log_y > largest else exponential(log_y, of_zero, PLAIN)
-
-
 cdef inline floating product_difference(
     floating x, floating g, floating sum_hi, floating sum_lo, const ExpParams *of_zero,
     bint are_logarithms
 ) noexcept nogil:
-    """y (g - sum) or g - y sum; 0 where y is 0."""
-    cdef floating y
+    """y (g - sum) or g - y sum; 0 where y is 0.
+
+    Where y is close to 1, the latter is (g - sum) - (y - 1) sum: the digits of log y and of what g
+    leaves to the others are in it. What is no logarithm of a probability may be so large that its
+    exponential would wrap around.
+    """
+    cdef floating y, largest = 88 if floating is float else 709
+    cdef bint is_less_one
     if not are_logarithms:
         return value_or_zero(x * ((g - sum_hi) - sum_lo), x != 0)
-    y = exp_of_log(x, of_zero)
+    y = exp_or_less_one(x, of_zero, &is_less_one)
+    y = INFINITY if x > largest else y
+    g = (g - value_or_zero(sum_hi, is_less_one)) - value_or_zero(sum_lo, is_less_one)
     return value_or_zero(multiply_add(-y, sum_hi, multiply_add(-y, sum_lo, g)), x != -INFINITY)
 
 

@@ -241,13 +241,19 @@ cdef inline void set_loss(
             factor = dd_mul[floating](factor, from_double(scale_now(scale)), 0)
             tile.factor_hi[r] = factor.hi if is_finite(tile.maximum[r]) else NAN
             tile.factor_lo[r] = factor.lo
-        if has_grad and has_indices:
+        if has_grad and not has_indices:
+            coefficient.hi = tile.of.loss.coefficient_hi[r]
+            coefficient.lo = tile.of.loss.coefficient_lo[r]
+            tile.of.loss.target_result[r] = grad_of_class[floating](
+                others, inverse, 0, True, sums.weights, coefficient, scale, 0
+            )
+        elif has_grad:
             params = params_of[floating](tile, r, GENERAL, 0)
             tile.of.loss.target_result[r] = grad_of_class[floating](
                 others, inverse,
                 exponential(<floating> tile.of.loss.target_logit[r], &params, GENERAL),
                 tile.of.loss.target_logit[r] == tile.maximum[r], sums.weights,
-                (tile.share + tile.offset) * tile.of.loss.class_weight[r], scale, 0
+                from_double((tile.share + tile.offset) * tile.of.loss.class_weight[r]), scale, 0
             )
 
 
@@ -413,13 +419,14 @@ cdef inline void set_vjp(Tile *tile, floating type_tag) noexcept nogil:
     """The sums take the place of the factors."""
     cdef Py_ssize_t r
     cdef ExpParams params
+    cdef floating *units = in_type_of[floating](tile.of.product.grad_unit, 0)
     tile.kind = PLAIN
     for r in range(tile.padded):
-        if tile.temperature[r] != 1:
+        if tile.temperature[r] != 1 or units[r] != 1:
             tile.kind = GENERAL
         tile.factor_hi[r] = tile.distances_hi[r]
         tile.factor_lo[r] = tile.distances_lo[r]
-        tile.scale_at_end[r] = tile.scale[r]
+        tile.scale_at_end[r] = tile.scale[r] * units[r]    # which results are divided by
     if tile.kind == PLAIN:
         return
     for r in range(tile.padded):

@@ -16,7 +16,7 @@ is read and computed first, as a pass may write where it reads.
 
 from cython cimport floating
 from libc.math cimport INFINITY, fabs
-from libc.stdint cimport int64_t
+from libc.stdint cimport int32_t, int64_t
 
 from csoftmax.kernels.arithmetic cimport (
     GENERAL, PLAIN, DoubleDouble, ExpParams, Kind, exp_params, exponential, multiply_add, two_sum,
@@ -93,8 +93,12 @@ cdef struct LossFields:
     double weight[ROW_SLOTS]
     double class_weight[ROW_SLOTS]    # of the target
     double target_logit[ROW_SLOTS]
-    double target_result[ROW_SLOTS]   # takes the place of the target's number
-    int64_t target[ROW_SLOTS]         # a class; -1 where the row doesn't count
+    # The gradient of one class, if it is computed by itself: the target's, or of targets that are
+    # probabilities, that of the class which has more than all others.
+    double target_result[ROW_SLOTS]
+    double coefficient_hi[ROW_SLOTS]  # of this class
+    double coefficient_lo[ROW_SLOTS]
+    int64_t target[ROW_SLOTS]         # which it is; n of none, -1 where the row doesn't count
     # Of a Hessian's diagonal.
     double inverse_sum_hi[ROW_SLOTS]
     double inverse_sum_lo[ROW_SLOTS]
@@ -118,11 +122,16 @@ cdef struct WeightedSumFields:
     double largest_weight[ROW_SLOTS]  # in the type of the numbers
 
 
+cdef struct ProductFields:
+    double grad_unit[ROW_SLOTS]       # by which gradients are multiplied; in their type
+
+
 cdef union FieldsOf:
     # A tile is on the stack, of which threads may have 128 KiB.
     LossFields loss
     DivergenceFields divergence
     WeightedSumFields weighted_sum
+    ProductFields product
 
 
 cdef struct Tile:
@@ -861,6 +870,63 @@ cdef inline void sum_weighted(
         first = end
 
 
+# Where the exponentials are that are larger than the sum of all others; -1 in rows without one. The
+# exponentials are kept, and the factors are the largest.
+
+cdef inline void find_largest_of_rows(
+    const Tile *tile, int64_t *places, floating type_tag
+) noexcept nogil:
+    cdef Py_ssize_t numbers = 4 * lanes_of[floating](0), r, i, k
+    cdef floating largest
+    cdef bint is_found
+    cdef const floating *e
+    for r in range(tile.rows):
+        places[r] = -1
+        if not tile.sum_hi[r] < tile.factor_hi[r]:
+            continue
+        largest = <floating> tile.factor_hi[r]
+        e = <floating *> tile.result.data + r * tile.result.row_step
+        i = 0
+        is_found = False
+        while i + numbers <= tile.classes:
+            for k in range(numbers):
+                is_found |= e[i + k] == largest
+            if is_found:
+                break
+            i += numbers
+        for i in range(i, tile.classes):
+            if e[i] == largest:
+                places[r] = i
+                break
+
+
+cdef inline void find_largest_of_columns(
+    const Tile *tile, int64_t *places, floating type_tag
+) noexcept nogil:
+    cdef Py_ssize_t LANES = lanes_of[floating](0), block, k, r
+    cdef floating largest[FLOAT_LANES]
+    cdef int32_t lanes[FLOAT_LANES]    # no columns that fit a memory are longer than these count
+    cdef int32_t i, n = <int32_t> tile.classes
+    cdef bint is_found
+    cdef const floating *e
+    for block in range(tile.padded // LANES):
+        is_found = False
+        for k in range(LANES):
+            r = block * LANES + k
+            largest[k] = <floating> (
+                tile.factor_hi[r] if tile.sum_hi[r] < tile.factor_hi[r] else -1
+            )
+            is_found |= largest[k] > 0
+            lanes[k] = 0
+        e = <floating *> tile.result.data + block * LANES
+        for i in range(n if is_found else 0):
+            for k in range(LANES):
+                lanes[k] |= i & -<int32_t> (e[k] == largest[k])
+            e += tile.result.class_step
+        for k in range(LANES):
+            places[block * LANES + k] = lanes[k] if largest[k] > 0 else -1
+
+
 # Results
 
 cdef inline floating value_of_lane(
@@ -892,8 +958,15 @@ cdef inline floating value_of_lane(
             half_log_ratio_of_row(tile, x[k], companion[k], r)
             * in_type_of[floating](tile.of.divergence.per_center, 0)[r],
         )
-    hi = product_difference(x[k], companion[k], hi, lo, of_zero, values == LOG_SOFTMAX_VJPS)
-    return hi if kind == PLAIN else times_inverse(hi, other_hi, other_lo)
+    if kind == PLAIN:
+        return product_difference(
+            x[k], companion[k], hi, lo, of_zero, values == LOG_SOFTMAX_VJPS
+        )
+    hi = product_difference(
+        x[k], companion[k] * in_type_of[floating](tile.of.product.grad_unit, 0)[r], hi, lo,
+        of_zero, values == LOG_SOFTMAX_VJPS,
+    )
+    return times_inverse(hi, other_hi, other_lo)
 
 
 cdef inline void write_vector(
