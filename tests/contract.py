@@ -53,6 +53,15 @@ def as_numbers(x):
     return x.astype(computed_type(x.dtype))
 
 
+def as_weights(weight, computed):
+    """In the type of the computation, if it holds them: else that is float64."""
+    weight = np.asarray(weight)
+    wide = weight.astype(LONG)
+    narrow = weight.astype(computed)
+    too_small = (np.abs(narrow) < TINY[computed]) & (wide != 0)
+    return wide if (too_small | (np.isinf(narrow) & ~np.isinf(wide))).any() else narrow
+
+
 def axes_of(axis, ndim):
     return tuple(range(ndim)) if axis is None else tuple(sorted(np.atleast_1d(axis) % ndim))
 
@@ -581,7 +590,7 @@ def losses_of(
         target = target.reshape(-1).astype(np.int64)
     losses = Losses(
         as_rows(values, axes), target, of_rows(temperature, shape, axes),
-        None if weight is None else np.asarray(weight).astype(computed), float(label_smoothing),
+        None if weight is None else as_weights(weight, computed), float(label_smoothing),
         ignore_index, None if sample_weight is None else of_rows(sample_weight, shape, axes),
         as_rows(np.broadcast_to(True if where is None else where, shape), axes),
     )  # fmt: skip
@@ -620,6 +629,8 @@ class Losses:
             self.ignored = target == ignore_index
         if sample_weight is not None:
             self.ignored = self.ignored | (sample_weight == 0)
+        # Infinite weights of what counts: the loss and its gradient are not finite.
+        self.infinite = np.isinf(self.c).any(-1) & ~self.ignored
         counts = self.c != 0
         surprise = np.where(counts, -self.rows.log_softmax, 0)
         # A row that a mask leaves nothing of has no smaller loss.
@@ -631,7 +642,7 @@ class Losses:
         is_open = ~counts.any(-1) & ~self.ignored
         bad = ~self.rows.defined & ~self.ignored & ~self.is_empty & bool(self.n)
         self.open = bad & is_open
-        self.nan = (bad & ~is_open) | np.isnan(self.c).any(-1)
+        self.nan = ((bad & ~is_open) | np.isnan(self.c).any(-1)) & ~self.infinite
         self.losses[self.nan] = NAN
         logits = np.abs(self.rows.x) / self.rows.temperature[:, None]
         logits = np.where(counts & np.isfinite(logits), logits, 0)
@@ -654,8 +665,9 @@ class Losses:
             self.hold_reduced(result, reduction)
 
     def hold_each(self, result, losses):
-        closed = ~self.open
-        of_open = losses[self.open]
+        require(~np.isfinite(losses[self.infinite]), "the loss of an infinite weight")
+        closed = ~self.open & ~self.infinite
+        of_open = losses[self.open & ~self.infinite]
         require(np.isnan(of_open) | (of_open == 0), "a row without coefficients")
         require(np.isnan(losses[closed]) == self.nan[closed], "NaN in rows without a softmax")
         kept = closed & ~self.nan
@@ -688,6 +700,9 @@ class Losses:
         if self.nan.any():
             require(np.isnan(loss), "the NaN of a row")
             return
+        if self.infinite.any():
+            require(not np.isfinite(loss), "the loss of an infinite weight")
+            return
         if self.open.any():
             return
         right, scale = self.losses.sum() / divisor, self.largest_terms.sum() / abs(divisor)
@@ -716,7 +731,7 @@ class Losses:
             return
         divisor = self.divisor if reduction == "mean" else 1
         temperature = self.rows.temperature
-        of_open = gradient[self.open]
+        of_open = gradient[self.open & ~self.infinite]
         require(np.isnan(of_open) | (of_open == 0), "the gradient without coefficients")
         # A NaN in a target may leave the limit at temperature 0 or inf as it is: 0 or infinite.
         is_limit = (temperature == 0) | (temperature == INF)
@@ -726,42 +741,49 @@ class Losses:
         require(gradient[masked & unweighted] == 0, "the gradient of what is left out")
         require(np.isnan(gradient[nan]) | masked[nan], "the gradient of rows without a softmax")
         require(gradient[self.is_empty] == 0, "the gradient of a row without classes")
-        defined = ~(self.nan | self.open | self.ignored | self.is_empty)
+        defined = ~(self.nan | self.open | self.ignored | self.is_empty | self.infinite)
         require(~np.isnan(gradient[defined]), "NaN in the gradient of a row that has one")
-        first = self.c.sum(-1, keepdims=True) * self.rows.softmax
+        weights = self.c.sum(-1, keepdims=True)
+        first = weights * self.rows.softmax
         terms = np.maximum(np.abs(first), np.abs(self.c))
         difference = first - self.c
-        if self.is_plain:
-            # The difference to 1 of a probability that is close to it has all its digits.
-            places = np.arange(self.n) == np.where(self.ignored, -1, self.target)[:, None]
-            places &= places & (self.rows.argmax[:, None] == np.arange(self.n))
-            difference = np.where(places, -self.rows.others_share[:, None], difference)
+        # The largest probability is 1 less the share of the others, which has the digits.
+        is_largest = np.arange(self.n) == self.rows.argmax[:, None]
+        of_others = np.where(is_largest, 0, self.c).sum(-1, keepdims=True)
+        share = weights * self.rows.others_share[:, None]
+        difference = np.where(is_largest, of_others - share, difference)
         require(gradient[defined][terms[defined] == 0] == 0, "the gradient of no terms")
         is_0 = defined & (temperature == 0)
         if is_0.any():
             # A difference within rounding may be taken for 0.
             clear = np.abs(difference[is_0]) > 8 * EPS[self.dtype] * terms[is_0]
-            right = np.where(difference[is_0] > 0, INF, -INF)
+            right = np.where(difference[is_0] * np.sign(divisor) > 0, INF, -INF)
             of_0 = gradient[is_0]
             require(of_0[clear] == right[clear].astype(of_0.dtype), "the gradient at temperature 0")
             require(np.isinf(of_0) | (of_0 == 0), "the gradient at temperature 0")
         require(gradient[defined & (temperature == INF)] == 0, "the gradient at temperature inf")
         factor = (1 / temperature / divisor)[:, None]
         right, terms = difference * factor, terms.max(-1, initial=0) * np.abs(factor[:, 0])
-        if self.is_plain:
-            terms = np.abs(right).max(-1, initial=0)
+        # Of the class that has nearly all, and of one-hot rows, each component by itself.
+        of_largest = np.maximum(np.abs(of_others), np.abs(share)) * np.abs(factor)
+        is_own = is_largest & (self.rows.others_share < 0.5)[:, None]
+        scale = np.where(is_own, of_largest, terms[:, None])
+        is_one_hot = (self.c != 0).sum(-1) == 1
+        scale[is_one_hot] = np.abs(right[is_one_hot])
         kept = defined & ~is_0 & (temperature < INF) & (terms <= MAX[self.dtype])
         kept &= well_above_underflow(terms * np.minimum(temperature, 1), self.n, self.dtype)
-        scale = np.broadcast_to(terms[kept, None], right[kept].shape)
+        kept = kept[:, None] & well_above_underflow(
+            scale * np.minimum(temperature, 1)[:, None], self.n, self.dtype
+        )
         limit = result.limit("gradient", self.tempered)
-        result.hold(gradient[kept], right[kept], limit, scale, "gradient")
+        result.hold(gradient[kept], right[kept], limit, scale[kept], "gradient")
 
 
     def hold_hessian(self, result, hessian):
         """Its diagonal; where p is close to 1, 1 - p is the share of the others."""
         rows, temperature = self.rows, self.rows.temperature[:, None]
         require(hessian[self.ignored] == 0, "the Hessian of ignored rows")
-        defined = rows.defined & ~self.nan & ~self.ignored & ~self.open
+        defined = rows.defined & ~self.nan & ~self.ignored & ~self.open & ~self.infinite
         nan = self.nan & ~rows.defined
         require(np.isnan(hessian[nan]), "the Hessian of rows without a softmax")
         others = np.where(
@@ -793,7 +815,7 @@ def hold_nll_loss(
     places = np.flatnonzero((indices != ignore_index) & (of_sample != 0))
     if len(places):
         losses[places] = -as_rows(values, axes)[places, indices[places]].astype(LONG)
-        of_class = None if weight is None else np.asarray(weight).astype(computed)
+        of_class = None if weight is None else as_weights(weight, computed)
         weights[places] = 1 if weight is None else of_class[indices[places]]
         weights *= of_sample
         does_not_count = (weights == 0) & (losses == INF)
@@ -818,7 +840,8 @@ def hold_nll_loss(
     elif not are_numbers.all() or size > MAX[F64]:
         pass    # sums of what has overflowed, of both signs
     elif np.isinf(right):
-        require(given == right / divisor, "an infinite loss")
+        right = right / divisor
+        require(np.isnan(given) if np.isnan(right) else given == right, "an infinite loss")
     elif not right and not scale:
         require(given == 0, "a loss of 0")
     elif scale / divisor <= MAX[computed] and well_above_underflow(
@@ -1028,17 +1051,24 @@ def hold_product(name, result, values, grad, y, temperature):
     if name == "softmax":
         of_grad = y * grad
         of_sum = y * of_grad.sum(-1, keepdims=True)
-        sums = np.abs(of_grad).sum(-1)
         difference = y * (grad - of_grad.sum(-1, keepdims=True))
-        sums = np.maximum(sums, np.abs(grad).max(-1))
+        # What is no probability may make too much of a gradient.
+        ordinary &= np.abs(of_grad).sum(-1) < MAX[dtype] / 4
     else:
         of_grad = grad
         of_sum = np.where(counts, np.exp(y), 0) * grad.sum(-1, keepdims=True)
-        sums = np.abs(grad).sum(-1)
         difference = of_grad - of_sum
     terms = np.maximum(np.abs(of_grad), np.abs(of_sum)).max(-1)
-    # Sums are made of numbers of the result's type, in which they must not overflow.
-    ordinary &= sums < MAX[dtype] / 4
+    scale = np.broadcast_to(terms[:, None], y.shape)
+    if name == "log_softmax":
+        # Of the class that has nearly all, by itself, down to what a float64 sum rounds away.
+        largest = np.where(counts, y, -INF).argmax(-1)[:, None]
+        is_largest = (np.arange(n) == largest) & (np.abs(y) < 0.3)
+        of_others = np.where(is_largest, 0, grad).sum(-1, keepdims=True)
+        less = np.expm1(y) * grad.sum(-1, keepdims=True)
+        difference = np.where(is_largest, -of_others - less, difference)
+        own = np.maximum(np.abs(of_others), np.abs(less))
+        scale = np.where(is_largest, np.maximum(own, 2.0**-26 * terms[:, None]), scale)
     require(~np.isnan(values[ordinary]), "NaN in the gradient of a row that has none")
     is_0, is_infinite = ordinary & (temperature == 0), ordinary & (temperature == INF)
     require(values[is_infinite] == 0, "the gradient at temperature inf")
@@ -1047,13 +1077,13 @@ def hold_product(name, result, values, grad, y, temperature):
     clear &= well_above_underflow(difference, n, dtype) & is_0[:, None]
     right = np.where(difference > 0, INF, -INF)
     require((values == right)[clear], "the gradient at temperature 0")
-    scale, right = terms / temperature, difference / temperature[:, None]
+    scale, right = scale / temperature[:, None], difference / temperature[:, None]
     kept = ordinary & (temperature > 0) & (temperature < INF)
-    kept &= np.maximum(scale, np.abs(right).max(-1)) < MAX[dtype]
-    kept &= well_above_underflow(scale * np.minimum(temperature, 1), n, dtype)
-    right = right[kept]
-    scale = np.broadcast_to(scale[kept, None], right.shape)
-    result.hold(values[kept], right, result.limit("gradient"), scale, "gradient")
+    kept = kept[:, None] & (np.maximum(terms / temperature, np.abs(right).max(-1)) < MAX[dtype])[
+        :, None
+    ]
+    kept = kept & well_above_underflow(scale * np.minimum(temperature, 1)[:, None], n, dtype)
+    result.hold(values[kept], right[kept], result.limit("gradient"), scale[kept], "gradient")
 
 
 @holding
@@ -1162,9 +1192,10 @@ class BinaryLosses:
 
     def __init__(self, x, target, weight, pos_weight):
         shape, computed = x.shape, x.dtype
-        z, t, w, v = (
-            np.asarray(LONG(1) if one is None else np.asarray(one).astype(computed).astype(LONG))
-            for one in (x, target, weight, pos_weight)
+        z, t = (np.asarray(one).astype(computed).astype(LONG) for one in (x, target))
+        w, v = (
+            np.asarray(LONG(1) if one is None else as_weights(one, computed).astype(LONG))
+            for one in (weight, pos_weight)
         )
         # A part whose coefficient is 0 doesn't count.
         positive = np.where(v * t == 0, 0, v * t * softplus(-z))

@@ -105,12 +105,14 @@ def coefficients(
     rows = np.ones(len(target)) if sample_weight is None else np.asarray(sample_weight)
     rows = rows.astype(LONG)
     if target.ndim == 2:
-        c = weight * (target.astype(LONG) * (1 - eps) + eps / classes)
+        share = target.astype(LONG) * (1 - eps) + eps / classes
+        c = np.where(share == 0, 0, weight * share)    # whatever the weight is
         return np.where(rows == 0, 0, c.T * rows).T, rows.sum()
     ignored = (target == ignore_index) | (rows == 0)
     target = np.where(ignored, 0, target)
-    c = np.tile(weight * eps / classes, (len(target), 1))
-    c[np.arange(len(target)), target] += (1 - eps) * weight[target]
+    c = np.tile(weight * eps / classes if eps else np.zeros(classes, LONG), (len(target), 1))
+    if eps < 1:
+        c[np.arange(len(target)), target] += (1 - eps) * weight[target]
     c[ignored] = 0
     kept = ~ignored
     return np.where(ignored, 0, c.T * rows).T, (weight[target[kept]] * rows[kept]).sum()

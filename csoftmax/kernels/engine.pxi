@@ -732,9 +732,12 @@ cdef inline double result_of_nothing(const Job *job, const Tile *tile, npy_intp 
     cdef double weights = tile.weights_hi[r]
     if is_logsumexp(job):
         return -INFINITY
+    if not is_loss(job):
+        return 0
     if has_indices(job):
         weights += tile.share * tile.of.loss.class_weight[r]
-    return weights * INFINITY if is_loss(job) and weights != 0 else 0
+    weights *= tile.of.loss.weight[r]
+    return weights * INFINITY if weights != 0 else 0
 
 
 cdef inline double sign_of_row(const Job *job, const Tile *tile, npy_intp r) noexcept nogil:
@@ -763,9 +766,7 @@ cdef inline void settle_results(
                 tile.row_result[r - begin] = result_of_nothing(job, tile, r - begin)
     if is_loss(job):
         for r in range(tile.rows):
-            tile.row_result[r] = value_or_zero(
-                tile.row_result[r] * tile.of.loss.weight[r], tile.of.loss.target[r] >= 0
-            )
+            tile.row_result[r] = value_or_zero(tile.row_result[r], tile.of.loss.target[r] >= 0)
     if job.weighing == WEIGHTED_EXPONENTIALS and job.plan.data[SIGN] == NULL:
         for r in range(tile.rows):
             if sign_of_row(job, tile, r) < 0:
@@ -1219,7 +1220,7 @@ cdef void add_infinite_weights(
                         <const floating *> (target + i * plan.stride[COMPANION])
                     )[0]
                 if share != 0:
-                    tile.row_result[r - begin] += weights[i] * share
+                    tile.row_result[r - begin] += weights[i] * share * tile.of.loss.weight[r - begin]
                     tile.factor_hi[r - begin] = NAN
 
 

@@ -187,6 +187,17 @@ cdef inline WeightedSums with_class(
     return sums
 
 
+cdef inline WeightedSums times_weight(
+    WeightedSums sums, double weight, floating type_tag
+) noexcept nogil:
+    """Of a row: before the sum of both, as that may be too large without it."""
+    cdef DoubleDouble distances = dd_mul[floating](sums.distances, from_double(weight), 0)
+    sums.weights = dd_mul[floating](sums.weights, from_double(weight), 0)
+    sums.distances.hi = value_or_zero(distances.hi, sums.distances.hi != 0)
+    sums.distances.lo = value_or_zero(distances.lo, is_finite(distances.hi))
+    return sums
+
+
 cdef inline double weighted_sum(
     WeightedSums sums, DoubleDouble log_sum, double temperature, floating type_tag
 ) noexcept nogil:

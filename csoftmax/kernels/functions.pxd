@@ -15,7 +15,8 @@ from csoftmax.kernels.arithmetic cimport (
 )
 from csoftmax.kernels.formulas cimport (
     Difference, WeightedSums, excess_over_log, grad_of_class, half_difference, is_finite,
-    log_of_sum, log_sum_from, quotient, sum_of_exponentials, weighted_sum, with_class, with_sign,
+    log_of_sum, log_sum_from, quotient, sum_of_exponentials, times_weight, weighted_sum, with_class,
+    with_sign,
 )
 from csoftmax.kernels.lanes cimport START_OF_SUM
 from csoftmax.kernels.passes cimport MAX_TERMS, Tile, in_type_of, params_of, set_other_params
@@ -227,7 +228,8 @@ cdef inline void set_loss(
                 tile.maximum[r], tile.of.loss.target_logit[r], 0,
             )
         loss = weighted_sum[floating](
-            sums, log_sum_from[floating](others, tile.residue[r], 0), tile.temperature[r], 0
+            times_weight[floating](sums, tile.of.loss.weight[r], 0),
+            log_sum_from[floating](others, tile.residue[r], 0), tile.temperature[r], 0
         )
         tile.row_result[r] = loss if is_finite(tile.maximum[r]) else NAN
         if has_grad:

@@ -93,6 +93,8 @@ def class_weight(call, classes):
         weight = call.weights(classes, dtype)
         if call.chance(0.3):
             weight = weight * (call.rng.random(classes) < call.pick((0, 0.5, 0.9)))
+        if classes and dtype in FLOATS and call.chance(0.1):    # as the balanced one of no sample
+            weight[call.between(0, classes - 1)] = INF
         weight = call.spread_out(np.asarray(weight).astype(dtype))
         call.keywords["weight"] = call.place(weight)
 

@@ -112,8 +112,14 @@ class Draws:
             return self.pick(TEMPERATURES)
         return 10 ** ((2 * self.random() - 1) * self.pick((30, 60)))
 
+    def unit_of(self, dtype):
+        """A power of two far from 1, which leaves numbers of this type some room."""
+        largest = {2: 8, 4: 100, 8: 800}[4 if dtype == BFLOAT16 else dtype.itemsize]
+        return 2.0 ** self.between(-largest, largest)
+
     def weights(self, shape, dtype):
-        """Positive numbers; those of integer types are sometimes 0."""
+        """Positive numbers, seldom far from 1; those of integer types are sometimes 0."""
         if dtype in FLOATS:
-            return 10 ** self.rng.uniform(-3, 3, shape)
+            unit = self.unit_of(dtype) if self.chance(0.1) else 1.0
+            return unit * 10 ** self.rng.uniform(-3, 3, shape)
         return self.rng.integers(0, 2 if dtype.kind == "b" else 100, shape)
