@@ -9,9 +9,10 @@ import pytest
 
 import csoftmax
 
+from .cases import contiguous, side_by_side
 from .every_function import bits
 from .exact import LONG
-from .functions import CALLS, operands_of
+from .functions import CALLS, hold, operands_of, operands_of_rows
 
 DTYPES = (
     np.bool_, np.int8, np.uint8, np.int16, np.uint16, np.int32, np.uint32, np.int64, np.uint64,
@@ -158,6 +159,18 @@ def test_other_shapes_are_not_told_to_drop_an_axis():
         with pytest.raises(ValueError, match="does not broadcast") as error:
             csoftmax.softmax(np.ones((3, 5)), temperature=np.ones(shape))
         assert "drop" not in str(error.value)
+
+
+@each_call
+@pytest.mark.parametrize("layout", [contiguous, side_by_side])
+def test_accuracy(name, layout, dtype, build, limits):
+    """Without FMA the quotient of a logit and its temperature is not rounded either."""
+    call, rng = CALLS[name].with_reduction(0), np.random.default_rng(0)
+    for n, size in ((2, 60), (2, 5), (3, 60), (10, 20), (80, 60)):
+        temperature = 10 ** rng.uniform(-3, 3, 3000 // n)
+        x = (rng.uniform(-size, size, (len(temperature), n)) * temperature[:, None]).astype(dtype)
+        operands = operands_of_rows(call.operands, x) | {"temperature": temperature}
+        hold(call, limits, operands, layout)
 
 
 @pytest.mark.parametrize("temperature", [1e-31, 1e-100, 1e-290])

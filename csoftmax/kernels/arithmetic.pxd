@@ -31,19 +31,42 @@ from libc.stdint cimport uint32_t, uint64_t
 cdef extern from * nogil:
     """
     #include <math.h>
+    #include <stdint.h>
     #if defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__
     #error "csoftmax relies on NaN, infinities and rounding as written: leave -ffast-math out"
     #endif
 
     /* Contraction is off (-ffp-contract=off): a product and a sum are fused only where the source
        says so, and every compiler computes the same. Without an FMA instruction fma() is a slow
-       call; there, two roundings cost an ULP more. */
+       call; there, two roundings cost an ULP more. What a product's rounding lost is then made of
+       the halves of its factors (Dekker's product, whose splits here can't overflow). */
     #if defined(__FMA__) || defined(__AVX2__) || defined(FP_FAST_FMA)
     #define csoftmax_fmaf(a, b, c) fmaf(a, b, c)
     #define csoftmax_fma(a, b, c) fma(a, b, c)
+    #define CSOFTMAX_HAS_FMA 1
+    static CYTHON_INLINE float csoftmax_product_errorf(float a, float b, float product) {
+        return fmaf(a, b, -product);
+    }
+    static CYTHON_INLINE double csoftmax_product_error(double a, double b, double product) {
+        return fma(a, b, -product);
+    }
     #else
     #define csoftmax_fmaf(a, b, c) ((a) * (b) + (c))
     #define csoftmax_fma(a, b, c) ((a) * (b) + (c))
+    #define CSOFTMAX_HAS_FMA 0
+    static CYTHON_INLINE float csoftmax_product_errorf(float a, float b, float product) {
+        return (float) ((double) a * b - product);
+    }
+    static CYTHON_INLINE double csoftmax_first_half(double x) {
+        union { double value; uint64_t bits; } half = {x};
+        half.bits &= ~(uint64_t) 0 << 27;
+        return half.value;
+    }
+    static CYTHON_INLINE double csoftmax_product_error(double a, double b, double product) {
+        double a_hi = csoftmax_first_half(a), a_lo = a - a_hi;
+        double b_hi = csoftmax_first_half(b), b_lo = b - b_hi;
+        return ((a_hi * b_hi - product) + a_hi * b_lo + a_lo * b_hi) + a_lo * b_lo;
+    }
     #endif
 
     /* exp(r) on |r| <= ln2 / 2, index = power of r. Error of the polynomial, with u half an ULP
@@ -89,6 +112,9 @@ cdef extern from * nogil:
     double polynomial(const double *, int, int, double) noexcept
     float csoftmax_fmaf(float, float, float) noexcept
     double csoftmax_fma(double, double, double) noexcept
+    float csoftmax_product_errorf(float, float, float) noexcept
+    double csoftmax_product_error(double, double, double) noexcept
+    const bint CSOFTMAX_HAS_FMA
     double exact_fma "fma"(double, double, double) noexcept
     const float EXP_FLOAT[7]
     const double EXP_DOUBLE[12]
@@ -138,6 +164,14 @@ cdef inline floating multiply_add(floating a, floating b, floating c) noexcept n
         return csoftmax_fmaf(a, b, c)
     else:
         return csoftmax_fma(a, b, c)
+
+
+cdef inline floating product_error(floating a, floating b, floating product) noexcept nogil:
+    """a b - product, where `product` is a b rounded; without an FMA instruction, too."""
+    if floating is float:
+        return csoftmax_product_errorf(a, b, product)
+    else:
+        return csoftmax_product_error(a, b, product)
 
 
 cdef inline floating value_or_zero(floating value, bint condition) noexcept nogil:
@@ -258,7 +292,7 @@ cdef inline floating exponential(
     cdef floating magic = <floating> params.magic
     cdef floating ln2_hi = LN2_HI_FLOAT if floating is float else LN2_HI_DOUBLE
     cdef floating ln2_lo = LN2_LO_FLOAT if floating is float else LN2_LO_DOUBLE
-    cdef floating t, n, r
+    cdef floating t, n, r, quotient
     if kind == GENERAL:
         x = x - <floating> params.shift
     if x < <floating> params.lowest:
@@ -266,8 +300,12 @@ cdef inline floating exponential(
     t = multiply_add(x, <floating> (params.log2_e if kind == GENERAL else LOG2_E), magic)
     n = t - magic
     if kind == GENERAL:
-        # The large parts cancel in one rounding (with FMA); the two small ones follow.
-        r = multiply_add(x, <floating> params.inverse_hi, -ln2_hi * n)
+        # The large parts cancel in one rounding; the two small ones follow.
+        if CSOFTMAX_HAS_FMA:
+            r = multiply_add(x, <floating> params.inverse_hi, -ln2_hi * n)
+        else:
+            quotient = x * <floating> params.inverse_hi
+            r = product_error(x, <floating> params.inverse_hi, quotient) + (quotient - ln2_hi * n)
         r = multiply_add(x, <floating> params.inverse_lo, multiply_add(-ln2_lo, n, r))
     else:
         r = multiply_add(-ln2_lo, n, multiply_add(-ln2_hi, n, x))

@@ -19,8 +19,8 @@ from libc.math cimport INFINITY, fabs
 
 from csoftmax.kernels.arithmetic cimport (
     LN2, PLAIN, DoubleDouble, ExpParams, Kind, dd_add, dd_mul, dd_reciprocal, dd_sum, exact_fma,
-    exp_dd, exp_or_less_one, exp_quotient, exponential, from_double, log_1p, log_1p_up_to_one, minus_log_1p,
-    multiply_add, two_sum, value_or_zero,
+    exp_dd, exp_or_less_one, exp_quotient, exponential, from_double, log_1p, log_1p_up_to_one,
+    minus_log_1p, multiply_add, product_error, two_sum, value_or_zero,
 )
 
 cdef extern from * nogil:
@@ -125,9 +125,9 @@ cdef inline DoubleDouble coefficient(
         return from_double(class_weight * multiply_add(share, target, offset))
     part = share * target
     inner = two_sum(part, offset)
-    inner.lo += multiply_add(share, target, -part)
+    inner.lo += product_error(share, target, part)
     product.hi = class_weight * inner.hi
-    product.lo = multiply_add(class_weight, inner.hi, -product.hi) + class_weight * inner.lo
+    product.lo = product_error(class_weight, inner.hi, product.hi) + class_weight * inner.lo
     return product
 
 

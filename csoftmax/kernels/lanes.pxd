@@ -9,7 +9,7 @@ from cython cimport floating
 from libc.math cimport INFINITY, fabs
 
 from csoftmax.kernels.arithmetic cimport (
-    DoubleDouble, from_double, multiply_add, two_sum,
+    DoubleDouble, from_double, multiply_add, product_error, two_sum,
 )
 
 
@@ -129,7 +129,7 @@ cdef inline void add_product(
     else:
         product = a * b
         add_term[floating](hi, lo, product, 0)
-        lo[0] += multiply_add(a, b, -product)
+        lo[0] += product_error(a, b, product)
 
 
 cdef inline DoubleDouble finished(LaneSums *sums, floating type_tag) noexcept nogil:
