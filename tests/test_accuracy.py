@@ -157,6 +157,31 @@ def test_gradients_that_were_off(x, temperature, build, limits):
     hold_rows(x, target, limits, temperature=temperature)
 
 
+@pytest.mark.parametrize(
+    "x",
+    [[-0.08374398651755567, -1.3445848609230608], [0.06446768534516796, -1.2316900939622801],
+     [0.00093482228789768581, -1.262456935166989], [-0.0036866926773517876, -1.2629101649371477],
+     [-0.12402859149658806, -1.3860720800890516]],
+)  # fmt: skip
+def test_logarithms_that_were_off(x, build, limits):
+    """Of a sum that 1 rounds: what it lost was divided by 1 + f with an error of f^2."""
+    hold_rows(np.array([x, x[::-1]]), np.array([0, 1]), limits)
+
+
+@each_layout
+@pytest.mark.parametrize("n", [3, 80, 1000])
+def test_products_that_cancel(n, layout, dtype, build, limits):
+    """Of gradients that are nearly the same: the row's sum has digits to spare on every build."""
+    rng = np.random.default_rng(n)
+    y = Exact(rng.normal(size=(50, n))).softmax.astype(dtype)
+    grad = (20 + rng.normal(size=(50, n))).astype(dtype)
+    arranged, axis = layout(y)
+    result = np.moveaxis(csoftmax.softmax_vjp(layout(grad)[0], arranged, axis), axis, -1)
+    exact = y.astype(LONG) * (grad - (y.astype(LONG) * grad).sum(-1, keepdims=True))
+    scale = np.maximum(np.abs(exact), y / 10)    # for closer ones the reference lacks digits
+    assert largest_error(result, exact, dtype, scale) <= limits["gradient"]
+
+
 def most_wrong(dtype):
     """Numbers in [-3, 0] whose exponentials this build rounds most upwards, and downwards."""
     x = -np.random.default_rng(0).uniform(0, 3, 400_000).astype(dtype)

@@ -377,7 +377,8 @@ cdef inline DoubleDouble log_1p(DoubleDouble r) noexcept nogil:
     """log(1 + r) for r >= 0, as a sum whose parts overlap: what is added to it is rounded once.
 
     1 + r = 2^k m, sqrt(1/2) <= m < sqrt(2), what 1 + r rounds away is carried along; with m = 1 + f
-    and s = f / (2 + f), log(m) = 2 atanh(s), arranged so that f enters unrounded. Largest error
+    and s = f / (2 + f), log(m) = 2 atanh(s), arranged so that f enters unrounded. What is carried
+    along is divided by 1 + f, of which 1 - f + f^2 is enough. Largest error
     measured: 1.03 ULP, for r < 1; 0.54 for r > 1.
     """
     cdef DoubleDouble one_plus_r = two_sum(1.0, r.hi), total
@@ -392,7 +393,7 @@ cdef inline DoubleDouble log_1p(DoubleDouble r) noexcept nogil:
     k = exponent.value - 4503599627370496.0           # conversion, which AVX2 has not
     f = mantissa.value - 1.0
     rest = (one_plus_r.lo + r.lo) * reciprocal_power.value
-    rest = rest - rest * f
+    rest = multiply_add(-rest, multiply_add(-f, f, f), rest)
     half_square = 0.5 * f * f
     s = f / (2.0 + f)
     z = s * s
