@@ -121,6 +121,29 @@ def test_losses(points, targets, dtype, limits):
     np.testing.assert_array_equal(both[0], loss)
 
 
+@pytest.mark.parametrize("weights", [{}, {"weight": 0.00820709, "pos_weight": 2.838542}])
+@pytest.mark.parametrize(
+    ("x", "y"),
+    [(0.5421128157422459, 0.002716789939772366), (-1.1195868115488274, 0.30597073017874604),
+     (-0.10708066, 0.8387026), (-1.3034863668656707, 2.5422540590624655e-05),
+     (0.053239375352859497, 0.24800106883049011)],
+)  # fmt: skip
+def test_losses_that_were_off(x, y, weights, dtype, build, limits):
+    """With every product rounded by itself, by more than 3 ULP, with weights 4."""
+    x, y = dtype.type(x), dtype.type(y)
+    weights = {name: dtype.type(value) for name, value in weights.items()}
+    loss = csoftmax.binary_cross_entropy(x, y, reduction="none", **weights)
+    hold_losses(loss, limits, x, y, reduction="none", **weights)
+
+
+@pytest.mark.parametrize("pos_weight", [0.001617661273170602, 1.0])
+def test_a_weighted_loss_that_was_off(pos_weight, build, limits):
+    x, y = -1.1195868115488274, 0.30597073017874604
+    weights = {"weight": 0.002384230107853437, "pos_weight": pos_weight}
+    loss = csoftmax.binary_cross_entropy(x, y, reduction="none", **weights)
+    hold_losses(loss, limits, x, y, reduction="none", **weights)
+
+
 @each_points
 def test_small_losses(points, dtype, limits):
     """Where the prediction is right all digits are there, down to the smallest normal number."""

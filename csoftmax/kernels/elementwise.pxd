@@ -35,10 +35,10 @@ cdef enum:
 
 cdef inline void compute_number(
     Function function, floating **operands, Py_ssize_t i, const ExpParams *of_zero, floating scale,
-    floating scale_error, floating *value, floating *loss
+    floating scale_error, floating *value, floating *loss, bint has_weights
 ) noexcept nogil:
     """The results that the function has."""
-    cdef floating x = operands[LOGITS][i], e, right, wrong
+    cdef floating x = operands[LOGITS][i], e, target, weight = 1, pos_weight = 1, right, wrong
     if function == SIGMOID:
         value[0] = sigmoid_of(x, of_zero)
         return
@@ -46,17 +46,21 @@ cdef inline void compute_number(
         value[0] = log_sigmoid_of(x, of_zero)
         return
     e = exponential(-x if x > 0 else x, of_zero, PLAIN)
-    right = coefficient_of_right(
-        operands[COMPANION][i], operands[WEIGHT][i], operands[POS_WEIGHT][i]
+    target = operands[COMPANION][i]
+    if has_weights:
+        weight = operands[WEIGHT][i]
+        pos_weight = operands[POS_WEIGHT][i]
+    right = coefficient_of_right(target, weight, pos_weight)
+    wrong = coefficient_of_wrong(target, weight)
+    loss[0] = binary_cross_entropy_of(
+        x, e, right, wrong, target, weight, pos_weight, has_weights
     )
-    wrong = coefficient_of_wrong(operands[COMPANION][i], operands[WEIGHT][i])
-    loss[0] = binary_cross_entropy_of(x, e, right, wrong)
     if function == BINARY_CROSS_ENTROPY_AND_GRAD:
         value[0] = binary_cross_entropy_grad_of(x, e, right, wrong, scale, scale_error)
 
 
 cdef inline void write_results(
-    Function function, floating **operands, Py_ssize_t n, double divisor
+    Function function, floating **operands, Py_ssize_t n, double divisor, bint has_weights
 ) noexcept nogil:
     """They may take the place of the logits."""
     cdef Py_ssize_t LANES = lanes_of[floating](0), i = 0, k
@@ -70,7 +74,8 @@ cdef inline void write_results(
     while i + LANES <= n:
         for k in range(LANES):
             compute_number(
-                function, operands, i + k, &of_zero, scale, scale_error, values + k, losses + k
+                function, operands, i + k, &of_zero, scale, scale_error, values + k, losses + k,
+                has_weights,
             )
         if has_values:
             for k in range(LANES):
@@ -80,7 +85,9 @@ cdef inline void write_results(
                 operands[ROW_RESULT][i + k] = losses[k]
         i += LANES
     for i in range(i, n):
-        compute_number(function, operands, i, &of_zero, scale, scale_error, values, losses)
+        compute_number(
+            function, operands, i, &of_zero, scale, scale_error, values, losses, has_weights
+        )
         if has_values:
             operands[RESULT][i] = values[0]
         if has_losses:
@@ -88,16 +95,20 @@ cdef inline void write_results(
 
 
 cdef inline void compute_block(
-    Function function, floating **operands, npy_intp n, double divisor
+    Function function, floating **operands, npy_intp n, double divisor, bint has_weights
 ) noexcept nogil:
     if function == SIGMOID:    # constants, for loops that do nothing for the others
-        write_results(SIGMOID, operands, n, divisor)
+        write_results(SIGMOID, operands, n, divisor, False)
     elif function == LOG_SIGMOID:
-        write_results(LOG_SIGMOID, operands, n, divisor)
+        write_results(LOG_SIGMOID, operands, n, divisor, False)
+    elif function == BINARY_CROSS_ENTROPY and not has_weights:
+        write_results(BINARY_CROSS_ENTROPY, operands, n, divisor, False)
     elif function == BINARY_CROSS_ENTROPY:
-        write_results(BINARY_CROSS_ENTROPY, operands, n, divisor)
+        write_results(BINARY_CROSS_ENTROPY, operands, n, divisor, True)
+    elif not has_weights:
+        write_results(BINARY_CROSS_ENTROPY_AND_GRAD, operands, n, divisor, False)
     else:
-        write_results(BINARY_CROSS_ENTROPY_AND_GRAD, operands, n, divisor)
+        write_results(BINARY_CROSS_ENTROPY_AND_GRAD, operands, n, divisor, True)
 
 
 cdef inline bint is_result(int role) noexcept nogil:
@@ -136,6 +147,10 @@ cdef inline void copy_block(
         place = 0
 
 
+cdef inline bint is_one(const Plan *plan, int role, floating type_tag) noexcept nogil:
+    return plan.is_number[role] and (<floating *> plan.data[role])[0] == 1
+
+
 cdef struct Blocks:
     Function function
     const Plan *plan
@@ -153,6 +168,9 @@ cdef inline void over_blocks(
     cdef floating *copies[ROLES]
     cdef floating *operands[ROLES]
     cdef npy_intp block, start, count, i
+    cdef bint has_weights = all.function >= BINARY_CROSS_ENTROPY and not (
+        is_one[floating](plan, WEIGHT, 0) and is_one[floating](plan, POS_WEIGHT, 0)
+    )
     cdef int role, used = 0
     for role in range(ROLES):
         copies[role] = NULL
@@ -173,7 +191,7 @@ cdef inline void over_blocks(
             elif block == all.begin + first:    # for all blocks, of which the last is shorter
                 for i in range(count):
                     copies[role][i] = (<floating *> plan.data[role])[0]
-        compute_block(all.function, operands, count, all.divisor)
+        compute_block(all.function, operands, count, all.divisor, has_weights)
         for role in range(ROLES):
             if is_result(role) and copies[role] != NULL and operands[role] == copies[role]:
                 copy_block(plan, role, start, count, copies[role])

@@ -378,16 +378,30 @@ cdef inline floating coefficient_of_wrong(floating target, floating weight) noex
 
 
 cdef inline floating binary_cross_entropy_of(
-    floating x, floating e, floating right, floating wrong
+    floating x, floating e, floating right, floating wrong, floating target, floating weight,
+    floating pos_weight, bint has_weights
 ) noexcept nogil:
-    """softplus(x) = max(x, 0) + log(1 + e)."""
-    cdef floating rest = log_1p_up_to_one(e)
-    cdef floating of_right = rest if x > 0 else rest - x
-    cdef floating of_wrong = rest + x if x > 0 else rest
-    return (
-        value_or_zero(right * of_right, right != 0)
-        + value_or_zero(wrong * of_wrong, wrong != 0)
-    )
+    """far |x| + (near + far) log(1 + e), where `far` is the coefficient of what x speaks against.
+
+    The product with |x| comes in last, and what its rounding and that of the weight's products
+    lost before it: with each rounded, the loss was off by up to 3.1 ULP, with weights by 4.9.
+    Choices by the sign of x come first: with a product_error between them, GCC goes two ways,
+    with calls in both, and makes no vectors."""
+    cdef floating one = 1, rest = log_1p_up_to_one(e), size = x if x > 0 else -x
+    cdef floating far = wrong if x > 0 else right, near = right if x > 0 else wrong
+    cdef floating of_right = pos_weight * target, of_wrong = one - target, lost
+    cdef floating far_factor = of_wrong if x > 0 else of_right
+    cdef floating near_factor = of_right if x > 0 else of_wrong
+    cdef floating product = value_or_zero(far * size, far != 0)
+    cdef floating others = multiply_add(far, rest, product_error(far, size, product))
+    if has_weights:
+        others = multiply_add(product_error(weight, far_factor, far), size + rest, others)
+    others = value_or_zero(others, (far != 0) & (fabs(product) < INFINITY))    # finite, has errors
+    rest = value_or_zero(rest, near != 0)
+    if has_weights:
+        lost = product_error(weight, near_factor, near) * rest
+        others += value_or_zero(lost, fabs(lost) < INFINITY)
+    return product + multiply_add(near, rest, others)
 
 
 cdef inline floating binary_cross_entropy_grad_of(
