@@ -117,6 +117,19 @@ def test_nothing_to_compute(name, shape, dtype, limits):
                 assert some(operands, axis, out)[-1] is out
 
 
+@pytest.mark.parametrize("name", ["softmax_vjp", "log_softmax_vjp"])
+def test_one_nan_among_outcomes_fills_its_row_of_a_product(name, dtype, build):
+    rng = np.random.default_rng(0)
+    for n in (3, 40, 300, 20_000):
+        y = getattr(csoftmax, name.removesuffix("_vjp"))(rng.normal(size=(3, n)).astype(dtype))
+        grad = rng.normal(size=(3, n)).astype(dtype)
+        y[1, n // 2] = NAN
+        for axis, arrays in ((-1, (grad, y)), (0, (grad.T.copy(), y.T.copy()))):
+            result = np.moveaxis(getattr(csoftmax, name)(*arrays, axis), axis, -1)
+            assert np.isnan(result[1]).all()
+            assert not np.isnan(result[[0, 2]]).any()
+
+
 def test_both_infinities_and_nan():
     assert csoftmax.logsumexp([INF, -INF]) == INF
     assert np.isnan(csoftmax.logsumexp([INF, NAN]))

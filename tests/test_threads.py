@@ -35,6 +35,8 @@ OF_ROWS = {
     name: call for name, call in CALLS.items() if {"mask", "temperature"} & {*call.operands}
 }
 
+OF_PRODUCTS = {name: call for name, call in CALLS.items() if "grad" in call.operands}
+
 def in_groups(x):
     return np.ascontiguousarray(x.reshape(-1, 37, x.shape[1]).swapaxes(1, 2)), 1
 
@@ -66,6 +68,12 @@ def check(logits, layout):
         bits |= {
             (name, "one mask"): result for name, result in
             bits_of_calls(operands | {"mask": mask[:1]}, axis, OF_ROWS).items()
+        }
+        bits |= {    # with NaN in both, of other bits
+            (name, "logits twice"): result for name, result in bits_of_calls(
+                operands | dict.fromkeys(("grad", "y", "log_y"), operands["logits"]), axis,
+                OF_PRODUCTS,
+            ).items()
         }
         expected = expected or bits
         different = [name for name in bits if bits[name] != expected[name]]

@@ -558,6 +558,8 @@ cdef inline void weigh_lane(
         companion = value_or_zero(companion, x != 0)
         add_product[floating](sums_hi, sums_lo, x, companion, 0)
     elif weighing == LOG_PROBABILITY_GRADS:
+        # A NaN among the logarithms is one of the row, too.
+        companion = multiply_add(<floating> 0, x, companion)
         add_term[floating](
             sums_hi, sums_lo, value_or_zero(companion, counts & (x != -INFINITY)), 0
         )

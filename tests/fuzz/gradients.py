@@ -64,6 +64,9 @@ def vjp(call):
     if y.dtype in FLOATS and grad.dtype in FLOATS and call.chance(0.3):
         nothing = 0 if name == "softmax" else -INF
         grad = np.where(y == nothing, NAN, grad).astype(grad_type)
+    if y.dtype in FLOATS and y.size and call.chance(0.05):
+        y = np.array(y)
+        y.reshape(-1)[call.between(0, y.size - 1)] = NAN
     given_grad, given_y = call.place(grad), call.place(y)
     if call.wrong == "y type":
         call.refused(TypeError)
