@@ -1,5 +1,7 @@
 """The memory of large results, which is kept for the next ones (kernels/memory.h)."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -190,3 +192,89 @@ with ThreadPoolExecutor(4) as pool:
 
 def test_from_many_threads():
     run_checked(BEGIN + FROM_MANY_THREADS)
+
+
+ADDRESSES = """
+def addresses():
+    '''Megabytes.'''
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[0]) * 4096 / 2**20
+
+x = np.ones((275, 1024), np.float32)
+csoftmax.softmax(x)
+before = addresses()
+results = [csoftmax.softmax(x) for _ in range(1000)]
+assert addresses() - before < 1.1 * 1000 * x.nbytes / 2**20, addresses() - before
+"""
+
+
+def test_a_thousand_results_take_the_addresses_of_their_numbers():
+    run_checked(BEGIN + ADDRESSES)
+
+
+# NumPy's C interface, by its table of addresses; its allocator functions as C has them.
+OWN_ALLOCATOR = """
+import ctypes as c
+
+class Allocator(c.Structure):
+    _fields_ = [(name, c.c_void_p) for name in ("context", "malloc", "calloc", "realloc", "free")]
+
+class Handler(c.Structure):
+    _fields_ = [("name", c.c_char * 127), ("version", c.c_uint8), ("allocator", Allocator)]
+
+libc = c.CDLL(None)
+libc.malloc.restype = libc.calloc.restype = libc.realloc.restype = c.c_void_p
+libc.malloc.argtypes = [c.c_size_t]
+libc.calloc.argtypes = [c.c_size_t] * 2
+libc.realloc.argtypes = [c.c_void_p, c.c_size_t]
+libc.free.argtypes = [c.c_void_p]
+MALLOC = c.CFUNCTYPE(c.c_void_p, c.c_void_p, c.c_size_t)
+CALLOC = c.CFUNCTYPE(c.c_void_p, c.c_void_p, c.c_size_t, c.c_size_t)
+REALLOC = c.CFUNCTYPE(c.c_void_p, c.c_void_p, c.c_void_p, c.c_size_t)
+FREE = c.CFUNCTYPE(None, c.c_void_p, c.c_void_p, c.c_size_t)
+functions = (
+    MALLOC(lambda context, size: libc.malloc(size)),
+    CALLOC(lambda context, count, size: libc.calloc(count, size)),
+    REALLOC(lambda context, data, size: libc.realloc(data, size)),
+    FREE(lambda context, data, size: libc.free(data)),
+)
+addresses = [c.cast(function, c.c_void_p) for function in functions]
+handler = Handler(b"my own", 1, Allocator(None, *addresses))
+
+api = c.pythonapi
+api.PyCapsule_GetPointer.restype = c.c_void_p
+api.PyCapsule_GetPointer.argtypes = [c.py_object, c.c_char_p]
+api.PyCapsule_New.restype = c.py_object
+api.PyCapsule_New.argtypes = [c.c_void_p, c.c_char_p, c.c_void_p]
+table = c.cast(
+    api.PyCapsule_GetPointer(np._core._multiarray_umath._ARRAY_API, None), c.POINTER(c.c_void_p)
+)
+set_handler = c.PYFUNCTYPE(c.py_object, c.py_object)(table[304])
+"""
+
+HOSTS_OWN = """
+before = set_handler(api.PyCapsule_New(c.addressof(handler), b"mem_handler", None))
+x = logits(2)
+own = csoftmax.softmax(x)
+assert get_handler_name(own) == get_handler_name(x) == "my own"
+set_handler(before)
+again = csoftmax.softmax(x)
+assert get_handler_name(again) == "csoftmax"
+np.testing.assert_array_equal(own, again)
+del own, x
+"""
+
+
+def test_the_allocator_of_a_host_is_used():
+    run_checked(BEGIN + OWN_ALLOCATOR + HOSTS_OWN)
+
+
+def test_tracemalloc_sees_results(x):
+    tracemalloc.start()
+    try:
+        result = csoftmax.softmax(x)
+        assert x.nbytes <= tracemalloc.get_traced_memory()[0] < x.nbytes + 100_000
+        del result
+        assert tracemalloc.get_traced_memory()[0] < 100_000
+    finally:
+        tracemalloc.stop()

@@ -35,7 +35,9 @@ from csoftmax.kernels.environment cimport (
 )
 from csoftmax.kernels.formulas cimport is_finite
 from csoftmax.kernels.lanes cimport add_term
-from csoftmax.kernels.memory cimport CSOFTMAX_KEEPS_MEMORY, keep_limit, new_result
+from csoftmax.kernels.memory cimport (
+    CSOFTMAX_KEEPS_MEMORY, keep_limit, new_result, prepare_memory,
+)
 from csoftmax.kernels.plan cimport (
     BINARY_CROSS_ENTROPY, BINARY_CROSS_ENTROPY_AND_GRAD, CLASSES, CLASS_LOSS, COMPANION, ENTROPY,
     HESSIAN, INDEX_LOSS, KL_DIVERGENCE, LOGITS, LOGSUMEXP, LOG_SIGMOID, LOG_SOFTMAX,
@@ -56,6 +58,7 @@ include "engine.pxi"
 include "selection.pxi"
 
 import_array()
+prepare_memory()
 set_up_threads()
 
 cdef tuple NUMBERS = (float, int, np.floating, np.integer)
