@@ -12,6 +12,7 @@ import os
 from csoftmax._dispatch import kernels
 
 VARIABLE = "CSOFTMAX_NUM_THREADS"
+MOST_DIGITS = 100    # of a number in the environment; Python itself converts no more than 4300
 
 # csoftmax's own limit, and what it comes from.
 own_limit = source = None
@@ -22,8 +23,7 @@ is_set = False
 
 def cpus_of_process():
     """CPUs that are left to this process, and by what."""
-    has_affinity = hasattr(os, "sched_getaffinity")    # not on macOS
-    cpus = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
+    cpus = kernels.cpus_of_thread() or os.cpu_count() or 1
     quota = cgroup_quota()
     if quota < cpus:
         return max(1, quota), "the quota of a cgroup"
@@ -79,11 +79,14 @@ def number_in(variable, least):
     text = os.environ.get(variable)
     if text is None:
         return None
-    if not text.strip().isdecimal() or int(text) < least:
+    digits = text.strip()
+    if not digits.isdecimal() or len(digits) > MOST_DIGITS or int(digits) < least:
+        shown = text if len(text) <= MOST_DIGITS else f"{text[:20]}... ({len(text)} characters)"
         raise ImportError(
-            f"csoftmax: {variable}={text!r}; it must be a whole number, at least {least}."
+            f"csoftmax: {variable}={shown!r}; it must be a whole number, at least {least}, "
+            f"of at most {MOST_DIGITS} digits."
         )
-    return int(text)
+    return int(digits)
 
 
 def default_limit():

@@ -127,6 +127,23 @@ expected = csoftmax.softmax(x)
 assert _testcapi.run_in_subinterp("import sys") == 0
 assert (csoftmax.softmax(x) == expected).all()
 assert helpers() == 1
+
+import signal
+handled = []
+signal.signal(signal.SIGALRM, lambda *_: handled.append(1))
+signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)
+csoftmax.logsumexp(np.broadcast_to(x[0], (300_000, 1000)))
+signal.setitimer(signal.ITIMER_REAL, 0)
+assert len(handled) > 2
+assert _testcapi.run_in_subinterp('''
+try:
+    import csoftmax
+except ImportError:
+    pass
+else:
+    raise SystemExit("imported")
+''') == 0
+assert (csoftmax.softmax(x) == expected).all()
 """
 
 

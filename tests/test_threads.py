@@ -158,6 +158,10 @@ def test_environment():
     for wrong in ("0", "two", "", "-1", "1.5"):
         result = run(PRINT_THREADS, CSOFTMAX_NUM_THREADS=wrong)
         assert f"ImportError: csoftmax: CSOFTMAX_NUM_THREADS='{wrong}'" in result.stderr
+    for name in (_threads.VARIABLE, "CSOFTMAX_KEEP_MB"):    # Python converts 4300 digits
+        result = run(PRINT_THREADS, **{name: "1" * 5000})
+        assert f"ImportError: csoftmax: {name}='1111" in result.stderr
+        assert "(5000 characters)'; it must be a whole number" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -317,6 +321,45 @@ def test_affinity_of_later_is_taken_when_asked_for():
     script = f"import csoftmax; before = csoftmax.get_num_threads(); {ON_ONE_CPU}"
     script += "csoftmax.set_num_threads(None); print(before > 1, csoftmax.get_num_threads())"
     assert run_checked(script, OMP_NUM_THREADS="8").split() == ["True", "1"]
+
+
+BOUND = """
+import os
+cpus = os.sched_getaffinity(0)
+import csoftmax, numpy as np
+before = os.sched_getaffinity(0)
+assert len(before) == 1, "not bound"
+assert csoftmax.get_num_threads() == len(cpus), csoftmax.show_config("dicts")
+csoftmax.set_num_threads(2)
+csoftmax._dispatch.kernels.ask_always(True)
+x = np.random.default_rng(0).normal(size=(300, 10_000))
+results = {csoftmax.softmax(x).tobytes() for _ in range(9)}
+csoftmax.set_num_threads(1)
+assert results == {csoftmax.softmax(x).tobytes()}
+assert os.sched_getaffinity(0) == before
+masks = []
+for thread in os.listdir("/proc/self/task"):
+    with open(f"/proc/self/task/{thread}/comm") as file:
+        if file.read().strip() == "csoftmax":
+            masks.append(os.sched_getaffinity(int(thread)))
+assert len(masks) == 1 and masks[0] - before, (masks, before)    # not on the caller's CPU alone
+"""
+
+
+@has_affinity
+@needs_openmp
+@pytest.mark.skipif(
+    not hasattr(os, "sched_getaffinity") or len(os.sched_getaffinity(0)) < 2, reason="one CPU"
+)
+@pytest.mark.parametrize("variable", ["OMP_PROC_BIND", "GOMP_CPU_AFFINITY", "OMP_PLACES"])
+def test_openmp_binds_the_thread_that_loads_it(variable):
+    """But all of its places are ours."""
+    places = " ".join(map(str, sorted(os.sched_getaffinity(0))))
+    value = {"OMP_PROC_BIND": "true", "GOMP_CPU_AFFINITY": places, "OMP_PLACES": "threads"}
+    script = BOUND
+    if "libgomp" not in run_checked("import csoftmax; print(open('/proc/self/maps').read())"):
+        pytest.skip("another OpenMP than libgomp, which binds later, or nothing")
+    run_checked(script, **{variable: value[variable]})
 
 
 THREADPOOLCTL = """

@@ -26,6 +26,7 @@ from csoftmax.kernels.copies cimport FEW
 from csoftmax.kernels.lanes cimport (
     FLOAT_LANES, LANE_BYTES, LaneSums, clear, larger, sum_of_lanes, whole_lanes,
 )
+from csoftmax.kernels.stops cimport must_stop
 
 
 cdef extern from * nogil:
@@ -344,7 +345,7 @@ cdef inline void sort_candidates(Candidates *all, floating type_tag) noexcept no
         lowest = min(lowest, all.keys[i])
         all.keys[i] = highest - all.keys[i]
     digits = bit_length(highest - lowest)
-    while shift < digits:
+    while shift < digits and not must_stop():
         for i in range(<npy_intp> last_digit + 1):
             ends[i] = 0
         for i in range(count):

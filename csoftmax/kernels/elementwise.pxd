@@ -23,7 +23,8 @@ from csoftmax.kernels.plan cimport (
     BINARY_CROSS_ENTROPY, BINARY_CROSS_ENTROPY_AND_GRAD, COMPANION, LOGITS, LOG_SIGMOID,
     POS_WEIGHT, RESULT, ROLES, ROW_RESULT, SIGMOID, WEIGHT, Function, Plan, locate,
 )
-from csoftmax.kernels.stops cimport NUMBERS_PER_SHARE, is_stopped, leave_scratch, must_stop, scratch_memory
+from csoftmax.kernels.memory cimport leave_scratch
+from csoftmax.kernels.stops cimport NUMBERS_PER_SHARE, is_stopped, scratch_memory
 from csoftmax.kernels.threads cimport Work, share, threads_for
 
 
@@ -200,7 +201,6 @@ cdef inline void over_blocks(
 cdef inline void over_numbers(
     Function function, const Plan *plan, double divisor, floating type_tag
 ) noexcept nogil:
-    """In shares, between which signals are handled."""
     cdef Blocks all
     cdef npy_intp blocks, first = 0, last, numbers
     all.function = function
@@ -213,7 +213,6 @@ cdef inline void over_numbers(
         numbers = (last - first) * min(all.numbers, BLOCK)
         all.begin = first
         share(<Work> over_blocks[floating], &all, last - first, 1, numbers, threads_for(numbers))
-        must_stop(numbers)
         first = last
 
 

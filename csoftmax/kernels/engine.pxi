@@ -27,12 +27,14 @@ from csoftmax.kernels.functions cimport (
     smallest_others, sum_of_row, take_largest_out, use_sums_of_others, weighted_sums_of_row,
 )
 from csoftmax.kernels.lanes cimport LANE_BYTES, whole_lanes
+from csoftmax.kernels.memory cimport leave_scratch
 from csoftmax.kernels.passes cimport (
     BY_EXPONENTIALS, BY_OFFSETS, BY_TARGETS, COLUMNS, DIVERGENCES, DIVERGENCE_GRADS, GRADS,
     GRADS_OF_OFFSETS, HESSIANS, LOG_PROBABILITIES, LOG_PROBABILITY_GRADS, LOG_SOFTMAX_VJPS,
-    MAX_ROWS, NOTHING_WEIGHED, NO_VALUES, OTHERS, OTHERS_KEPT, PROBABILITIES, PROBABILITY_GRADS,
-    ROWS, SOFTMAX_VJPS, WEIGHTED_EXPONENTIALS, Layout, Tile, Values, View, Weighing,
-    find_largest_of_columns, find_largest_of_rows, find_maxima_of_columns, find_maxima_of_rows, in_type_of, lanes_of, prefetch, set_params,
+    MANY_CLASSES, MAX_ROWS, NOTHING_WEIGHED, NO_VALUES, OTHERS, OTHERS_KEPT, PROBABILITIES,
+    PROBABILITY_GRADS, ROWS, SOFTMAX_VJPS, WEIGHTED_EXPONENTIALS, Layout, Tile, Values, View,
+    Weighing, find_largest_of_columns, find_largest_of_rows, find_maxima_of_columns,
+    find_maxima_of_rows, in_type_of, lanes_of, prefetch, set_params,
     sum_exponentials, sum_weighted, weigh, write,
 )
 from csoftmax.kernels.plan cimport (
@@ -41,7 +43,7 @@ from csoftmax.kernels.plan cimport (
     SIGN, SOFTMAX, SOFTMAX_AND_LOGSUMEXP, SOFTMAX_VJP, TARGET, TARGETS_LOSS, TEMPERATURE,
     TOP_LOG_PROBS, WEIGHT, WEIGHTED_LOGSUMEXP, Function, Plan, locate,
 )
-from csoftmax.kernels.stops cimport NUMBERS_PER_SHARE, is_stopped, leave_scratch, must_stop, scratch_memory
+from csoftmax.kernels.stops cimport NUMBERS_PER_SHARE, is_stopped, must_stop, scratch_memory
 from csoftmax.kernels.threads cimport Work, share, threads_for
 
 
@@ -264,6 +266,11 @@ cdef inline double without_extreme(
     return max(1e-30, min(1e30, ldexp(temperature, -exponent[0])))
 
 
+cdef inline bint is_time_to_look(npy_intp i) noexcept nogil:
+    """For signals."""
+    return i % MANY_CLASSES == MANY_CLASSES - 1
+
+
 cdef struct Maximum:
     # The first of a row; NaN if there is one.
     double value
@@ -280,6 +287,8 @@ cdef inline Maximum maximum_of(
     maximum.value = -INFINITY
     maximum.place = 0
     for i in range(n):
+        if is_time_to_look(i) and must_stop():
+            break
         number = (<const floating *> (x + i * stride))[0]
         if mask != NULL and not mask[i * mask_stride]:
             continue
@@ -461,15 +470,19 @@ cdef View loaded(
     char *copies, floating type_tag
 ) noexcept nogil:
     """Classes from `first` on, where they are or copied."""
-    cdef View view
-    cdef npy_intp p
+    cdef View view, rest
+    cdef npy_intp p, done = 0, count
     if lies_right(job, role, sizeof(floating)):
         return view_of_part[floating](job, block.parts, role, first, 0)
-    view = view_of_copy[floating](job, copies, slot, block.rows, classes, 0)
+    view = rest = view_of_copy[floating](job, copies, slot, block.rows, classes, 0)
     if job.layout == COLUMNS and block.rows < view.class_step:
         memset(view.data, 0, classes * view.class_step * sizeof(floating))
-    for p in range(block.count):
-        load_part[floating](job, block.parts + p, role, first, classes, view, 0)
+    while done < classes and (done == 0 or not must_stop()):    # columns may be long
+        count = min(classes - done, <npy_intp> MANY_CLASSES)
+        for p in range(block.count):
+            load_part[floating](job, block.parts + p, role, first + done, count, rest, 0)
+        rest.data = <floating *> rest.data + count * rest.class_step
+        done += count
     return view
 
 
@@ -1115,6 +1128,8 @@ cdef void sum_row_apart(
     cdef DoubleDouble sum = from_double(0), digits
     cdef npy_intp i
     for i in range(n):
+        if is_time_to_look(i) and must_stop():
+            return
         number = (<const floating *> (x + i * x_stride))[0]
         weight = (<const floating *> (weights + i * w_stride))[0]
         if weight == 0:
@@ -1128,11 +1143,15 @@ cdef void sum_row_apart(
     if infinite != 0 or maximum == -INFINITY:
         return
     for i in range(n):
+        if is_time_to_look(i) and must_stop():
+            return
         weight = (<const floating *> (weights + i * w_stride))[0]
         if weight != 0:
             number = (<const floating *> (x + i * x_stride))[0]
             power = max(power, term_apart(number, weight, maximum, &digits))
     for i in range(n):
+        if is_time_to_look(i) and must_stop():
+            return
         weight = (<const floating *> (weights + i * w_stride))[0]
         if weight == 0:
             continue
@@ -1444,6 +1463,8 @@ cdef void mend_rows(
         part = block.parts + p
         for k in range(max(begin, part.first), min(begin + tile.rows, part.first + part.rows)):
             r = k - begin
+            if tile.classes > MANY_CLASSES and must_stop():
+                return
             if is_masked(job):
                 mask = part.places[MASK] + first * mask_stride
                 mask += (k - part.first) * job.plan.strides[0][MASK]
@@ -2092,6 +2113,8 @@ cdef void compute_long_row(
             )
         whole.of.loss.target_logit[0] = target_logit
     share(<Work> sum_chunks[floating], &all, all.count, 1, plan.n, job.threads_of_row)
+    if is_stopped():    # and what others would have left is missing
+        return
     if is_sample(job):
         set_params_of_sample[floating](&all, 0)
         select_in_row[floating](&selected, 0)
@@ -2233,7 +2256,7 @@ cdef void over_units(
     cdef bint has_gaps = False
     cdef Block *block = <Block *> (aligned(job.scratch) + participant * job.bytes_of_thread)
     cdef char *scratch = <char *> block + whole_vectors(sizeof(Block))
-    while row < end:
+    while row < end and not is_stopped():
         rows = min(job.rows_of_block, end - row)
         if job.path != COPIED_COLUMNS:    # which may be of several groups
             rows = min(rows, job.rows_of_group - row % job.rows_of_group)
@@ -2299,7 +2322,6 @@ cdef void share_rows(Job *job, floating type_tag) noexcept nogil:
 
 
 cdef void over_groups(Job *job, floating type_tag) noexcept nogil:
-    """In shares, between which signals are handled."""
     cdef npy_intp n = job.plan.n, rows = job.plan.groups * job.rows_of_group, rows_of_share
     cdef npy_intp row_work = work_of_row(n, job.selection)
     job.layout = ROWS if job.path == IN_ROWS else COLUMNS
@@ -2321,7 +2343,7 @@ cdef void over_groups(Job *job, floating type_tag) noexcept nogil:
     while job.begin < rows:
         job.end = min(rows, job.begin + rows_of_share)
         share_rows[floating](job, 0)
-        if must_stop((job.end - job.begin) * row_work):
+        if is_stopped():
             return
         job.begin = job.end
 

@@ -10,6 +10,7 @@ all is checked.
 from cython cimport floating
 from cpython.long cimport PyLong_AsLongAndOverflow, PyLong_AsLongLongAndOverflow
 from cpython.object cimport PyObject
+from cpython.pystate cimport PyThreadState
 from cpython.unicode cimport PyUnicode_CheckExact
 from libc.float cimport FLT_MIN
 from libc.math cimport INFINITY, NAN, fabs, frexp, ldexp
@@ -46,11 +47,17 @@ from csoftmax.kernels.plan cimport (
     TOP_LOG_PROBS, UNIFORMS, WEIGHT, WEIGHTED_LOGSUMEXP, Axes, Function, Plan, collapse,
     set_operand, start_plan,
 )
-from csoftmax.kernels.stops cimport raise_if_stopped
-from csoftmax.kernels.threads cimport (
-    CSOFTMAX_OPENMP, NUMBERS_PER_THREAD, always, calls_helped, helper_count, helpers_pay,
-    openmp_limit, set_up_threads, thread_limit, thread_limit_here, threads_of_call,
+from csoftmax.kernels.stops cimport (
+    Stop, begin, end, leave_python, main_thread, raise_if_stopped, return_to_python,
 )
+from csoftmax.kernels.threads cimport (
+    CSOFTMAX_OPENMP, NUMBERS_PER_THREAD, always, calls_helped, count_cpus, get_limit_here,
+    helper_count, helpers_pay, openmp_limit, set_limit_here, set_up_threads, thread_limit,
+    threads_of_call,
+)
+
+import sys
+from _thread import get_ident
 
 import numpy as np
 
@@ -60,6 +67,11 @@ include "selection.pxi"
 import_array()
 prepare_memory()
 set_up_threads()
+
+# To import threading would take a millisecond. Before others have, this is the main thread.
+threading = sys.modules.get("threading")
+main_thread = threading.main_thread().ident if threading else get_ident()
+del threading
 
 cdef tuple NUMBERS = (float, int, np.floating, np.integer)
 cdef ndarray ONE_FLOAT = np.ones((), np.float32)
@@ -573,19 +585,24 @@ cdef object computed(Call *call, ndarray result, object out):
     Raised is what interrupted it.
     """
     cdef Environment host
+    cdef PyThreadState *python
     cdef bint is_right
+    cdef Stop stop
     if call.is_refused:
         return None
+    begin(&stop)
     host = enter_environment()
     if call.plan.rows <= (NUMBERS_PER_THREAD - 1) // work_of_row(
         max(call.plan.n, 1), selection_of(call)
     ):
         is_right = compute_in_its_type(call)    # too short to let other threads run
     else:
-        with nogil:
-            is_right = compute_in_its_type(call)
+        python = leave_python(&stop)    # as `with nogil`, of which no other code sees the state
+        is_right = compute_in_its_type(call)
+        return_to_python(python)
+    end(&stop)
     set_environment(&host)
-    raise_if_stopped()
+    raise_if_stopped(&stop)
     if not is_right:
         return None
     return np.float64(call.sum) if call.is_summed else delivered(result, out)
@@ -1054,8 +1071,9 @@ def set_thread_limit(int limit):
 
 def set_thread_limit_here(int limit):
     """For the calls of this Python thread; what it was before."""
-    global thread_limit_here
-    before, thread_limit_here = thread_limit_here, limit
+    before = get_limit_here()
+    if not set_limit_here(limit):
+        raise MemoryError("no memory for a thread's own limit")
     return before
 
 
@@ -1067,6 +1085,11 @@ def thread_state():
         "helpers_pay": bool(helpers_pay()),    # whether that call would ask them
         "calls_helped": calls_helped,    # by a thread other than the caller's
     }
+
+
+def cpus_of_thread():
+    """How many this thread and its helpers may use; None where the system doesn't say."""
+    return count_cpus() or None
 
 
 def ask_always(bint wanted):

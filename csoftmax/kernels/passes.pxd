@@ -31,6 +31,7 @@ from csoftmax.kernels.lanes cimport (
     FLOAT_LANES, LANE_BYTES, START_OF_SUM, LaneSums, add, add_product, add_term, clear, finished,
     larger, max_of_lanes, move_sums, sum_of_lanes,
 )
+from csoftmax.kernels.stops cimport must_stop
 
 
 cdef extern from * nogil:
@@ -48,6 +49,7 @@ cdef enum:
     MAX_ROWS = 128     # of a tile
     ROW_SLOTS = 136    # in arrays, so that they don't all begin at the same places of a cache
     MAX_TERMS = 256    # that are added up in a lane before its sum is moved
+    MANY_CLASSES = 65536    # after which signals are looked for: whole spans of columns
 
 
 cdef enum Layout:
@@ -203,6 +205,11 @@ cdef inline Py_ssize_t step_of(const View *view, Layout layout, floating type_ta
     return lanes_of[floating](0) if layout == ROWS else view.class_step
 
 
+cdef inline bint is_given_up(Layout layout, Py_ssize_t first) noexcept nogil:
+    """Whether columns are so long that signals are handled meanwhile, and one stops the call."""
+    return layout == COLUMNS and first > 0 and first % MANY_CLASSES == 0 and must_stop()
+
+
 cdef inline floating *vector_at(
     const View *view, Py_ssize_t block, Py_ssize_t v, Layout layout, floating type_tag
 ) noexcept nogil:
@@ -274,20 +281,22 @@ cdef inline void find_maxima_of_rows(
 cdef inline void find_maxima_of_columns(
     Tile *tile, bint has_weights, floating type_tag
 ) noexcept nogil:
-    cdef Py_ssize_t LANES = lanes_of[floating](0), i, block, k
+    cdef Py_ssize_t LANES = lanes_of[floating](0), i, block, k, first, end = 0
     cdef floating maxima[MAX_ROWS]
     cdef const floating *x = <floating *> tile.logits.data
     cdef const floating *w = <floating *> tile.companion.data
     for k in range(tile.padded):
         maxima[k] = counted(x, w, k, has_weights)
-    for i in range(1, tile.classes):
-        x += tile.logits.class_step
-        w += tile.companion.class_step
-        for block in range(tile.padded // LANES):
-            for k in range(LANES):
-                maxima[block * LANES + k] = larger(
-                    counted(x, w, block * LANES + k, has_weights), maxima[block * LANES + k]
-                )
+    while end < tile.classes and not is_given_up(COLUMNS, end):
+        first, end = max(1, end), min(end + MANY_CLASSES, tile.classes)
+        for i in range(first, end):
+            x += tile.logits.class_step
+            w += tile.companion.class_step
+            for block in range(tile.padded // LANES):
+                for k in range(LANES):
+                    maxima[block * LANES + k] = larger(
+                        counted(x, w, block * LANES + k, has_weights), maxima[block * LANES + k]
+                    )
     for k in range(tile.padded):
         tile.maximum[k] = maxima[k]
 
@@ -405,7 +414,7 @@ cdef inline void sum_exponentials(
     if layout == COLUMNS:
         for k in range(tile.padded):
             tile.sum_hi[k] = tile.sum_lo[k] = 0
-    while first < vectors:
+    while first < vectors and not is_given_up(layout, first):
         end = min(vectors, first + span)
         for block in range(blocks_of[floating](tile, layout, 0)):
             x = vector_at[floating](&tile.logits, block, first, layout, 0)
@@ -639,7 +648,7 @@ cdef inline void weigh(
         for r in range(tile.padded):
             tile.weights_hi[r] = tile.weights_lo[r] = 0
             tile.distances_hi[r] = tile.distances_lo[r] = 0
-    while first < vectors:
+    while first < vectors and not is_given_up(layout, first):
         end = min(vectors, first + span)
         for block in range(blocks_of[floating](tile, layout, 0)):
             x = vector_at[floating](&tile.logits, block, first, layout, 0)
@@ -800,7 +809,7 @@ cdef inline void sum_weighted(
             tile.weights_hi[r] = tile.weights_lo[r] = 0
             tile.distances_hi[r] = tile.distances_lo[r] = 0
             largest_weights[r] = 0
-    while first < vectors:
+    while first < vectors and not is_given_up(layout, first):
         end = min(vectors, first + span)
         for block in range(blocks_of[floating](tile, layout, 0)):
             x = vector_at[floating](&tile.logits, block, first, layout, 0)
@@ -1044,7 +1053,7 @@ cdef inline void write(
             other_lo[r] = in_type_of[floating](tile.inverse_lo, 0)[r]
         if values == SOFTMAX_VJPS or values == LOG_SOFTMAX_VJPS:
             lo[r] = value_or_zero(lo[r], is_finite(hi[r]))
-    while first < vectors:
+    while first < vectors and not is_given_up(layout, first):
         end = min(vectors, first + span)
         for block in range(blocks_of[floating](tile, layout, 0)):
             row = row_of_lane[floating](block, 0, layout, 0)

@@ -22,6 +22,7 @@ from csoftmax.kernels.candidates cimport (
 from csoftmax.kernels.formulas cimport is_finite, log_probability
 from csoftmax.kernels.passes cimport ROWS, Layout, Tile, View, in_type_of, params_of
 from csoftmax.kernels.plan cimport CLASSES, LOGITS, MASK, ROW_RESULT, UNIFORMS, Plan
+from csoftmax.kernels.stops cimport is_stopped, must_stop
 from csoftmax.kernels.threads cimport Work, share
 
 
@@ -189,6 +190,8 @@ cdef void collect_candidates(Selected *selected, floating type_tag) noexcept nog
     candidates.count = 0
     if candidates.room < n:
         for c in range(all.count):
+            if must_stop():
+                return
             candidates.count += copy_candidates_of_chunk[floating](
                 all, c, 0, candidates.count, &at_bound, 0
             )
@@ -197,7 +200,7 @@ cdef void collect_candidates(Selected *selected, floating type_tag) noexcept nog
         <Work> copy_candidates_of_chunks[floating], all, all.count, 1, n,
         selected.job.threads_of_row,
     )
-    for c in range(all.count):
+    for c in range(0 if is_stopped() else all.count):    # else some have not counted theirs
         move_candidates[floating](
             candidates, c * chunk_length[floating](0), all.chunks[c].candidates, 0
         )
@@ -335,6 +338,8 @@ cdef void draw_from_all(Selected *selected, floating type_tag) noexcept nogil:
     cdef double target
     accumulate(of_blocks, blocks)
     for block in range(blocks if are_stored else 0):
+        if must_stop():
+            return
         add_up_one_block[floating](selected, block, sums + block * BLOCK, 0)
     for i in range(selected.job.selection.draws):
         target = uniform_of_draw(selected, i) * of_blocks[blocks - 1]

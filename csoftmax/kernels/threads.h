@@ -18,7 +18,6 @@ thread states; its locks are semaphores that threads without one may use. */
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
-#include <time.h>
 #include <unistd.h>
 #if defined(__linux__)
 #include <sched.h>
@@ -31,6 +30,7 @@ thread states; its locks are semaphores that threads without one may use. */
 #endif
 
 #include "platform.h"
+#include "stops.h"
 
 enum {    /* times in nanoseconds, sizes in numbers (logits) */
     MOST_THREADS = 128,
@@ -42,6 +42,7 @@ enum {    /* times in nanoseconds, sizes in numbers (logits) */
     LEAST_PIECE = 4096,
     MOST_PIECE = 32768,
     PIECES_OF_THREAD = 8,
+    PIECE_ALONE = 1048576,    /* of a thread that shares with nobody: signals are looked for then */
     /* A helper that sleeps is woken for calls of this size, and for less where the last such call
        is no longer ago than it waits for the next: it will be awake for those that follow. */
     WORTH_WAKING = 65536,
@@ -74,6 +75,7 @@ typedef struct {
 typedef struct {    /* a call's, on its caller's stack */
     work_function compute;
     void *work;
+    csoftmax_call *call;
     Py_ssize_t piece;
     int threads;
     shared_number participants;
@@ -96,8 +98,9 @@ static helper_thread helpers[MOST_THREADS - 1];
 static shared_number helper_count, no_start_until;
 
 static shared_number thread_limit = 1;              /* of all calls */
-static __thread int thread_limit_here = INT_MAX;    /* of those of a Python thread */
+static pthread_key_t limit_key;                     /* of those of a Python thread, NULL for none */
 
+static int forks;                 /* this process is the child of so many */
 static shared_number callers;     /* with work for several threads */
 static shared_number last_end;    /* of such a call */
 static shared_number calls_helped;
@@ -122,20 +125,23 @@ static int openmp_limit(void) {
 #endif
 }
 
+static int get_limit_here(void) {
+    intptr_t limit = (intptr_t)pthread_getspecific(limit_key);
+    return limit ? (int)limit : INT_MAX;
+}
+
+static int set_limit_here(int limit) {
+    return pthread_setspecific(limit_key, (void *)(intptr_t)(limit < INT_MAX ? limit : 0)) == 0;
+}
+
 static int threads_of_call(void) {
-    int own = (int)thread_limit, openmps = openmp_limit();
-    own = Py_MIN(own, thread_limit_here);
+    int own = (int)thread_limit, openmps = openmp_limit(), here = get_limit_here();
+    own = Py_MIN(own, here);
     return Py_MIN(own, openmps);
 }
 
 static int helpers_pay(void) {
     return always || credit >= 0;
-}
-
-static inline int64_t now(void) {
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return (int64_t)time.tv_sec * 1000000000 + time.tv_nsec;
 }
 
 static int replace(shared_number *place, int64_t expected, int64_t value) {
@@ -154,8 +160,8 @@ static int spin_while(shared_number *place, int64_t value, int64_t nanoseconds) 
     return 0;
 }
 
-/* Takes pieces until none is left, those of its home first. The number of units. `fastest` becomes
-   the least time of a unit. */
+/* Takes pieces until none is left, or the call stops, those of its home first. The number of units.
+   `fastest` becomes the least time of a unit. */
 static Py_ssize_t take_pieces(shared_job *job, int participant, int home, double *fastest) {
     Py_ssize_t units = 0, first, count;
     int64_t begin = now(), end;
@@ -169,6 +175,7 @@ static Py_ssize_t take_pieces(shared_job *job, int participant, int home, double
             end = now();
             *fastest = Py_MIN(*fastest, (double)(end - begin) / (double)count);
             begin = end;
+            if (csoftmax_must_stop_at(end)) return units;
         }
     }
     return units;
@@ -186,7 +193,8 @@ static void help(helper_thread *helper) {
         if (state != IDLE && replace(&helper->state, state, state + BUSY)) {
             shared_job *job = (shared_job *)(intptr_t)state;
             double fastest = HUGE_VAL;
-            take_pieces(job, (int)job->participants++, home % job->threads, &fastest);
+            if (csoftmax_compute_for(job->call))
+                take_pieces(job, (int)job->participants++, home % job->threads, &fastest);
             helper->state = IDLE;
         }
     }
@@ -206,6 +214,56 @@ static void begin_helper(void *helper) {
     help(helper);
 }
 
+#if defined(__linux__)
+typedef struct {
+    cpu_set_t cpus[8192 / CPU_SETSIZE];    /* as many as Linux can have */
+} cpu_mask;
+
+#ifdef _OPENMP
+/* Of one of OpenMP's places; into `all`, too. */
+static void read_place(int number, cpu_mask *place, cpu_mask *all) {
+    int count = omp_get_place_num_procs(number);
+    int *cpus = PyMem_RawMalloc((size_t)count * sizeof(int));
+    memset(place, 0, sizeof(cpu_mask));
+    if (cpus == NULL) return;
+    omp_get_place_proc_ids(number, cpus);
+    for (int i = 0; i < count; i++) {
+        CPU_SET_S((size_t)cpus[i], sizeof(cpu_mask), place->cpus);
+        CPU_SET_S((size_t)cpus[i], sizeof(cpu_mask), all->cpus);
+    }
+    PyMem_RawFree(cpus);
+}
+#endif
+
+/* CPUs that helpers of this thread may use: its own. OpenMP binds the thread that loads it to the
+   first of its places where it is told to bind any (OMP_PROC_BIND, GOMP_CPU_AFFINITY); then those
+   of all places. How many there are; 0 if it can't be told. */
+static int find_cpus(cpu_mask *own) {
+    if (sched_getaffinity(0, sizeof(cpu_mask), own->cpus)) return 0;
+#ifdef _OPENMP
+    if (omp_get_proc_bind() != omp_proc_bind_false) {
+        cpu_mask place, all = {0};
+        int is_bound = 0, places = omp_get_num_places();
+        for (int i = 0; i < places; i++) {
+            read_place(i, &place, &all);
+            is_bound |= CPU_EQUAL_S(sizeof(cpu_mask), place.cpus, own->cpus);
+        }
+        if (is_bound) *own = all;
+    }
+#endif
+    return CPU_COUNT_S(sizeof(cpu_mask), own->cpus);
+}
+#endif
+
+static int count_cpus(void) {
+#if defined(__linux__)
+    cpu_mask mask;
+    return find_cpus(&mask);
+#else
+    return 0;
+#endif
+}
+
 /* Whether there is memory and a thread for it. */
 static int start(helper_thread *helper) {
     helper->state = IDLE;
@@ -214,9 +272,16 @@ static int start(helper_thread *helper) {
     if (helper->wake == NULL) return 0;
     PyThread_acquire_lock(helper->wake, WAIT_LOCK);
     helper->thread = PyThread_start_new_thread(begin_helper, helper);
-    if (helper->thread != PYTHREAD_INVALID_THREAD_ID) return 1;
-    PyThread_free_lock(helper->wake);
-    return 0;
+    if (helper->thread == PYTHREAD_INVALID_THREAD_ID) {
+        PyThread_free_lock(helper->wake);
+        return 0;
+    }
+#if defined(__linux__)
+    cpu_mask mask;
+    if (find_cpus(&mask) > 0)
+        pthread_setaffinity_np((pthread_t)helper->thread, sizeof(mask), mask.cpus);
+#endif
+    return 1;
 }
 
 /* So many helpers, or what can be had. */
@@ -232,16 +297,14 @@ static int grow(int wanted) {
 
 /* Linux may wake a thread on the core of the one that wakes it, although another is idle: on two
    cores of which one computes it does. The helper would take turns with its caller. So the caller's
-   core is taken from its mask, which has what the caller's has otherwise. */
+   core is taken from its mask, which has what the caller's has otherwise (`find_cpus`). */
 static void wake(helper_thread *helper) {
 #if defined(__linux__)
-    cpu_set_t mask[8192 / CPU_SETSIZE];    /* as many as Linux can have */
-    size_t size = sizeof(mask);
+    cpu_mask mask;
     int cpu = sched_getcpu();
-    if (cpu >= 0 && cpu != helper->avoided_cpu && !sched_getaffinity(0, size, mask)) {
-        CPU_CLR_S((size_t)cpu, size, mask);
-        if (CPU_COUNT_S(size, mask) > 0
-            && !pthread_setaffinity_np((pthread_t)helper->thread, size, mask))
+    if (cpu >= 0 && cpu != helper->avoided_cpu && find_cpus(&mask) > 1) {
+        CPU_CLR_S((size_t)cpu, sizeof(mask), mask.cpus);
+        if (!pthread_setaffinity_np((pthread_t)helper->thread, sizeof(mask), mask.cpus))
             helper->avoided_cpu = cpu;
     }
 #endif
@@ -267,7 +330,10 @@ static void dismiss(shared_job *job, helper_thread *helper) {
     int64_t offered = (intptr_t)job;
     if (replace(&helper->state, offered, IDLE)) return;
     /* If it takes longer, something else has the helper's core. It may be moved to this one. */
-    while (!spin_while(&helper->state, offered + BUSY, SPIN)) usleep(SPIN / 1000);
+    while (!spin_while(&helper->state, offered + BUSY, SPIN)) {
+        usleep(SPIN / 1000);
+        csoftmax_must_stop();    /* which the helper sees */
+    }
 }
 
 /* What the time of a call says; `undisturbed` is what it would have taken alone then. One of two
@@ -289,22 +355,27 @@ static void account(int was_shared, int64_t elapsed, double undisturbed) {
     credit = Py_MAX(left, -MOST_DEBT);
 }
 
-/* How many units a piece is: whole grains, as far as there are enough of them for all threads. */
+/* How many units have so many numbers, in whole grains. */
+static Py_ssize_t units_of(
+    Py_ssize_t piece, Py_ssize_t units, Py_ssize_t grain, Py_ssize_t numbers) {
+    piece = (Py_ssize_t)((double)piece * (double)units / (double)numbers);
+    return piece < grain ? grain : (piece + grain - 1) / grain * grain;
+}
+
+/* How many units a piece is, as far as there are enough of them for all threads. */
 static Py_ssize_t piece_of(Py_ssize_t units, Py_ssize_t grain, Py_ssize_t numbers, int threads) {
     Py_ssize_t piece = numbers / (threads * PIECES_OF_THREAD);
     piece = Py_MAX(LEAST_PIECE, Py_MIN(piece, MOST_PIECE));
-    piece = (Py_ssize_t)((double)piece * (double)units / (double)numbers);
-    piece = piece < grain ? grain : (piece + grain - 1) / grain * grain;
-    return Py_MIN(piece, units / threads);
+    return Py_MIN(units_of(piece, units, grain, numbers), units / threads);
 }
 
 /* These two are not inline, so that what a path needs on the stack is there on this path alone. */
 static __attribute__((noinline)) void share_among(
     work_function compute, void *work, Py_ssize_t units, Py_ssize_t grain, Py_ssize_t numbers,
     int threads) {
-    int limit = threads_of_call() / (int)++callers, count = 0;
+    int limit = threads_of_call() / (int)++callers, count = 0, forks_before = forks;
     Py_ssize_t pieces, own;
-    int64_t begin, end;
+    int64_t begin, end, away;
     double fastest = HUGE_VAL;
     helper_thread *asked[threads];
     unit_range ranges[threads];
@@ -317,6 +388,8 @@ static __attribute__((noinline)) void share_among(
     begin = now();
     job.compute = compute;
     job.work = work;
+    job.call = csoftmax_call_here();
+    away = job.call->away;
     job.piece = piece_of(units, grain, numbers, threads);
     job.threads = threads;
     job.participants = 1;
@@ -329,11 +402,17 @@ static __attribute__((noinline)) void share_among(
     count = ask(&job, asked, threads - 1, count,
                 always || numbers >= WORTH_WAKING || begin - last_end < SPIN);
     own = take_pieces(&job, 0, 0, &fastest);
+    if (forks != forks_before) {    /* by a signal's handler; this is the child */
+        if (count > 0) csoftmax_stop(LOST_HELPERS);
+        return;
+    }
     for (int i = 0; i < count; i++) dismiss(&job, asked[i]);
     calls_helped += job.participants > 1;
     end = now();
-    if (own > 0)    /* or the helpers were so fast that nothing is known */
-        account(count > 0, end - begin, fastest * (double)units);
+    away = job.call->away - away;
+    /* Unless the helpers were so fast that nothing is known, or it has stopped. */
+    if (own > 0 && !csoftmax_is_stopped())
+        account(count > 0, end - begin - away, fastest * (double)units);
     last_end = end;
     callers--;
 }
@@ -343,20 +422,33 @@ static __attribute__((noinline)) void share_among(
 static __attribute__((noinline)) void share(
     work_function compute, void *work, Py_ssize_t units, Py_ssize_t grain, Py_ssize_t numbers,
     int threads) {
+    Py_ssize_t first = 0, piece = units;
     threads = (int)Py_MIN(units, Py_MIN(threads, MOST_THREADS));
-    if (threads > 1)
+    if (threads > 1) {
         share_among(compute, work, units, grain, numbers, threads);
-    else
-        compute(work, 0, units, 0, NULL);
+        return;
+    }
+    if (numbers > PIECE_ALONE) piece = units_of(PIECE_ALONE, units, grain, numbers);
+    do {
+        compute(work, first, Py_MIN(units, first + piece), 0, NULL);
+        first += piece;
+    } while (first < units && !csoftmax_must_stop());
 }
 
-/* A fork's child has none of its parent's threads. */
+/* A fork's child has none of its parent's threads but this one, which becomes Python's main one. */
 static void forget_helpers(void) {
     helper_count = no_start_until = callers = 0;
+    forks++;
+    csoftmax_main_thread = PyThread_get_thread_ident();
 }
 
-static void set_up_threads(void) {
-    pthread_atfork(NULL, NULL, forget_helpers);
+static int set_up_threads(void) {
+    if (pthread_key_create(&csoftmax_call_key, NULL) || pthread_key_create(&limit_key, NULL)
+        || pthread_atfork(NULL, NULL, forget_helpers)) {
+        PyErr_SetString(PyExc_ImportError, "csoftmax: no place of its own in each thread");
+        return -1;
+    }
+    return 0;
 }
 
 #endif

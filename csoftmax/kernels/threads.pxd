@@ -16,10 +16,12 @@ cdef extern from "threads.h" nogil:
     int threads_of_call()
     int openmp_limit()
     int helpers_pay()
-    void set_up_threads()
+    int count_cpus()
+    int set_up_threads() except -1
 
     const bint CSOFTMAX_OPENMP
-    int thread_limit_here
+    int get_limit_here()
+    bint set_limit_here(int limit)
     # These are read and written atomically.
     int64_t thread_limit, helper_count, calls_helped, always
 
