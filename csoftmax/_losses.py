@@ -552,8 +552,9 @@ def empty_as_indices(target):
 
 
 def as_class_indices(target, row_shape, classes, ignore_index, or_else=""):
-    """`target` as int64, every one of which is a class or `ignore_index`."""
-    target = empty_as_indices(target)
+    """`target` as int64, every one of which is a class or `ignore_index`: a copy, so that no other
+    thread changes what has been checked."""
+    target = empty_as_indices(target).copy()
     if target.shape != row_shape or target.dtype.num not in INTEGERS:
         refuse_class_indices(target, row_shape, or_else)
     is_uint64 = target.dtype.kind == "u" and target.dtype.itemsize == 8    # in either byte order

@@ -16,7 +16,7 @@ from .functions import (
     operands_of_rows,
     results_of_rows,
 )
-from .helpers import bits, garbage
+from .helpers import bits, garbage, run_checked
 
 LENGTHS = [1, 2, 7, 8, 16, 17, 40, 63, 64, 65, 100, 129, 300, 1000, 4096, 4097, 9000]
 FEW_LENGTHS = [1, 2, 17, 63, 64, 65, 129, 300, 4097, 9000]
@@ -413,3 +413,29 @@ def test_weights_that_are_too_large_together():
         np.float32([0]), [0], weight=[1e20], pos_weight=[1e20], reduction="sum"
     )
     np.testing.assert_allclose(loss, 1e20 * np.log(2), rtol=1e-6)
+
+
+WITHOUT_NUMBERS = """
+import itertools, numpy as np
+from tests.functions import WITH_OUT
+
+SHAPES = [(2**33, 0), (0, 2**33), (0, 2**33, 5), (2**31, 0, 2**28)]
+NAMES = {
+    "softmax", "log_softmax", "softmax_vjp", "log_softmax_vjp", "sigmoid", "log_sigmoid",
+    "binary_cross_entropy_value_and_grad",
+}
+calls = [call for call in WITH_OUT.values() if call.name in NAMES]
+assert {call.name for call in calls} == NAMES
+for call, shape, dtype in itertools.product(calls, SHAPES, "fd"):
+    for axis in range(len(shape)):
+        operands = {key: np.ones(shape, "?" if key == "mask" else dtype) for key in call.operands}
+        if "temperature" in operands:
+            operands["temperature"] = 0.7
+        for out in (None, np.empty(shape, dtype), np.empty(shape[::-1], dtype).T):
+            assert call(operands, axis, out)[-1].shape == shape
+"""
+
+
+def test_billions_of_rows_without_a_number(build):
+    """Nothing is done for each of them. A script of its own, which is ended if it hangs."""
+    run_checked(WITHOUT_NUMBERS, CSOFTMAX_ISA=build)

@@ -1,9 +1,11 @@
 """No function touches memory outside its arrays, and every number of `out` is written."""
 
+import contextlib
 import ctypes
 import itertools
 import mmap
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -190,5 +192,78 @@ def test_arrays_at_the_border_of_unreadable_pages(isa):
     code = f"import sys; sys.path.insert(0, {str(Path(__file__).parents[1])!r})\n"
     code += f"from {__name__} import touch_everything; touch_everything()"
     result = run(code, CSOFTMAX_ISA=isa, PYTHONFAULTHANDLER="1")
+    last = result.stdout.splitlines()[-1:] or ["before the first case"]
+    assert result.returncode == 0, f"{last[0]}\n{result.stderr}"
+
+
+def others_of(array, n):
+    """What another thread may write to an operand while a call reads it."""
+    if array.dtype.kind == "i":
+        some = [3, 2**45, -(2**45), n - 1, n, -1, -100, 2**63 - 1, -(2**63)]
+    elif array.dtype.kind == "b":
+        some = [False, True, np.random.default_rng(0).random(array.shape) < 0.5]
+    else:
+        some = [0, np.nan, np.inf, -np.inf, np.finfo(array.dtype).max, 1e-40, -1, 1]
+    return [array.copy(), *(np.broadcast_to(one, array.shape) for one in some)]
+
+
+def change_while_read(array, others, is_over):
+    while not is_over.is_set():
+        for other in others:
+            array[...] = other
+
+
+CHANGED_SHAPES = [((3, 30_000), -1), ((30, 2000), -1), ((3000, 20), -1), ((40, 600), 0)]
+
+
+def change_everything():
+    """Calls every function while its operands change in turn, one of them or all. Indices that are
+    wrong lead far outside, and arrays end at forbidden pages. Classes that are found exist."""
+    largest = 8 * 90_000
+    fences = {name: Fenced(largest) for call in CALLS.values() for name in call.operands}
+    sys.setswitchinterval(1e-5)
+    for (name, call), (shape, axis), dtype in itertools.product(
+        CALLS.items(), CHANGED_SHAPES, ("float32", "float64")
+    ):
+        if name == "softmax_jacobian" and shape[axis] > 100:    # n squared numbers
+            continue
+        operands = operands_of(call.operands, shape, np.dtype(dtype), axis)
+        placed = {
+            key: fences[key].place(array, "behind", range(array.ndim)[::-1], 1)
+            for key, array in operands.items()
+        }
+        for changed in [*([key] for key in placed), [*placed]]:
+            print(name, dtype, shape, changed, flush=True)
+            is_over = threading.Event()
+            changing = [
+                threading.Thread(
+                    target=change_while_read,
+                    args=(placed[key], others_of(operands[key], shape[axis]), is_over),
+                )
+                for key in changed
+            ]
+            for thread in changing:
+                thread.start()
+            try:
+                for _ in range(8):
+                    with contextlib.suppress(IndexError, ValueError, RuntimeError):
+                        classes = call(placed, axis)[0]
+                        if call.name in ("top_log_probs", "sample"):
+                            assert ((classes >= 0) & (classes < shape[axis])).all()
+            finally:
+                is_over.set()
+                for thread in changing:
+                    thread.join()
+            for key, array in operands.items():
+                placed[key][...] = array
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="pages are made unreadable as Linux does it")
+@pytest.mark.parametrize("isa", USABLE)
+def test_operands_that_change_while_they_are_read(isa):
+    """What has been checked may be something else when it is used."""
+    code = f"import sys; sys.path.insert(0, {str(Path(__file__).parents[1])!r})\n"
+    code += f"from {__name__} import *; change_everything()"
+    result = run(code, CSOFTMAX_ISA=isa, PYTHONFAULTHANDLER="1", CSOFTMAX_NUM_THREADS="2")
     last = result.stdout.splitlines()[-1:] or ["before the first case"]
     assert result.returncode == 0, f"{last[0]}\n{result.stderr}"
