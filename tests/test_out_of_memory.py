@@ -31,6 +31,8 @@ PATHS = {
     "shared rows": ((1, 70_000), -1, np.copy),
     "both axes": ((3, 50), None, np.copy),
     "many rows": ((9000, 2), -1, np.copy),    # sums of blocks of losses
+    # Memory that is kept afterwards, from 1 MB on.
+    "large results": ((1, 300_000), -1, np.copy),
     EXTREME: ((20, 5), -1, np.copy),    # copies of logits that 0 and infinity change
 }
 
@@ -247,10 +249,55 @@ np.testing.assert_allclose(csoftmax.logsumexp([0.0, 0.0]), np.log(2))
 np.testing.assert_allclose(csoftmax.softmax(np.zeros((3, 9000))), 1 / 9000)
 """
 
+# What is left of the address space is filled, and some of it freed again, by and by.
+USED_UP = """
+import csoftmax, faulthandler, os, resource
+from numpy._core.multiarray import get_handler_name
+
+faulthandler.enable()
+large = np.zeros((1, 300_000), np.float32)
+csoftmax.set_num_threads(2)
+csoftmax.softmax(large[:, :20_000])    # a stack that has to grow needs addresses, too
+for turn in range(60):
+    child = os.fork()
+    if child:
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0, turn
+        continue
+    with open("/proc/self/statm") as file:
+        size = int(file.read().split()[0]) * resource.getpagesize()
+    held, length = [], 2**20
+    outcomes = set()
+    right = csoftmax.softmax(large).tobytes() if turn % 2 else None    # or before any is kept
+    resource.setrlimit(resource.RLIMIT_AS, (size + turn % 8 * 2**19, resource.RLIM_INFINITY))
+    while length >= 16:
+        try:
+            held.append(bytearray(length))
+        except MemoryError:
+            length //= 2
+    for _ in range(40):
+        try:
+            result = csoftmax.softmax(large)
+            outcomes.add(right is None or result.tobytes() == right)
+        except MemoryError:
+            pass
+        del held[-1 - len(held) // 10 :]
+    del held
+    resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    assert outcomes <= {True}
+    assert csoftmax.softmax(large).any()
+    assert get_handler_name() == get_handler_name(np.zeros(3)) == "default_allocator"
+    os._exit(0)
+"""
+
 
 @pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_AS is Linux's")
 def test_arrays_that_the_system_has_no_memory_for():
     run_here(LIMITED, OPENBLAS_NUM_THREADS="1")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_AS is Linux's")
+def test_large_results_where_the_address_space_is_used_up():
+    run_here(USED_UP, OPENBLAS_NUM_THREADS="1")
 
 
 def growth_of(call, times):
