@@ -5,6 +5,7 @@ from csoftmax._arguments import (
     as_out,
     computed,
     require_broadcastable,
+    require_order_of,
     require_out,
     require_shape_of,
 )
@@ -180,7 +181,7 @@ def binary_cross_entropy(
     if lazily := lazy_functions(logits, target, weight, pos_weight):
         return lazily.binary_cross_entropy(logits, target, weight, pos_weight, reduction)
     logits, *others = checked(logits, target, weight, pos_weight, reduction)
-    logits, dtype = as_wide_as(logits, weight, pos_weight)
+    logits, dtype = as_wide_as(logits, *others[1:3])
     loss = computed(kernels.binary_cross_entropy(logits, *others))
     return in_type(dtype, loss) if reduction == "none" else loss
 
@@ -260,7 +261,7 @@ def binary_cross_entropy_value_and_grad(
     logits, *others = checked(logits, target, weight, pos_weight, reduction)
     if out is not None:
         require_out(out, logits.shape)
-    logits, dtype = as_wide_as(logits, weight, pos_weight)
+    logits, dtype = as_wide_as(logits, *others[1:3])
     loss, grad = computed(kernels.binary_cross_entropy(logits, *others, True, as_out(out)))
     if reduction == "none":
         loss = in_type(dtype, loss)
@@ -270,6 +271,7 @@ def binary_cross_entropy_value_and_grad(
 def checked(logits, target, weight, pos_weight, reduction):
     """The arguments as the kernel takes them."""
     reduction = as_reduction(reduction)
+    require_order_of(logits, "logits", target=target, weight=weight, pos_weight=pos_weight)
     logits, target = as_logits(logits, "logits"), as_logits(target, "target")
     require_shape_of(logits, "the logits", target, "target")
     weights = [weight, pos_weight]

@@ -25,7 +25,6 @@ from csoftmax._arguments import (
     as_temperature,
     computed,
     computed_type,
-    does_broadcast,
     is_allowed,
     may_be_equal,
     normalized_axes,
@@ -37,6 +36,7 @@ from csoftmax._arguments import (
     require_one_for_each_row,
     require_real_temperature,
     require_shape_of,
+    shape_of_both,
     with_one_axis,
 )
 from csoftmax._dispatch import kernels
@@ -107,43 +107,43 @@ def weighted_logsumexp(x, axis, b, where, keepdims, return_sign):
     if b is not None and type(b) not in (float, int, bool):
         b = as_lazy_logits(b, "b")
         dtype = np.promote_types(dtype, computed_type(b))
-        if not does_broadcast(b.shape, x.shape):
-            x = da.broadcast_to(x, np.broadcast_shapes(x.shape, b.shape))
+        shape = shape_of_both(x, b)
+        x = x if shape == x.shape else da.broadcast_to(x, shape)
     axes = normalized_axes(axis, x.ndim)
-    is_one_part = is_whole(x, axes)
-    parts = by_blocks(
-        signed_part, range(x.ndim + 1), [x, b, lazy_mask(where, x)], [all_of(x)] * 3, np.float64,
-        whole=axes if is_one_part else (), adjust_chunks=dict.fromkeys(axes, 1),
-        new_axes={x.ndim: 2}, axes=axes, in_double=not is_one_part,
-    )  # fmt: skip
-    results = [
-        by_blocks(
-            sum_of_signed_parts, without(axes, x), [parts], [all_of(parts)], dtype, whole=axes,
-            axes=axes, which=which, dtype_of_sum=dtype,
+    rows, operands, labels = without(axes, x), [x, b, lazy_mask(where, x)], [all_of(x)] * 3
+    if is_whole(x, axes):
+        keywords = {"whole": axes, "names": ("b", "where"), "axis": axes}
+    else:
+        parts = by_blocks(
+            signed_part, all_of(x), operands, labels, np.float64,
+            adjust_chunks={axes[0]: 2, **dict.fromkeys(axes[1:], 1)}, axes=axes,
+        )  # fmt: skip
+        operands, labels = [parts], [all_of(x)]
+        keywords = {"whole": axes, "axes": axes, "dtype_of_sum": dtype}
+    function = _softmax.logsumexp if is_whole(x, axes) else sum_of_signed_parts
+    if return_sign:
+        results = both_by_blocks(
+            function, (rows, rows), operands, labels, dtype, return_sign=True, **keywords
         )
-        for which in (("log", "sign") if return_sign else ("sum",))
-    ]  # fmt: skip
+    else:
+        results = (by_blocks(function, rows, operands, labels, dtype, **keywords),)
     if keepdims:
-        results = [with_kept_axes(result, axes, x) for result in results]
-    return tuple(results) if return_sign else results[0]
+        results = tuple(with_kept_axes(result, axes, x) for result in results)
+    return results if return_sign else results[0]
 
 
-def signed_part(x, b, where, *, axes, in_double):
-    if in_double:
-        x = as_array(x, "x").astype(np.float64)
-    return np.stack(
-        _softmax.logsumexp(x, axes, b=b, where=where, keepdims=True, return_sign=True), axis=-1,
-        dtype=np.float64,
-    )  # fmt: skip
+def signed_part(x, b, where, *, axes):
+    x = as_array(x, "x").astype(np.float64)
+    pair = _softmax.logsumexp(x, axes, b=b, where=where, keepdims=True, return_sign=True)
+    return np.concatenate(pair, axes[0], dtype=np.float64)
 
 
-def sum_of_signed_parts(parts, *, axes, which, dtype_of_sum):
-    """The logarithm of its size, its sign, or its logarithm."""
-    log, sign = parts[..., 0], parts[..., 1]
-    result = _softmax.logsumexp(log, axes, b=sign, return_sign=which != "sum")
-    if which != "sum":
-        result = result[0 if which == "log" else 1]
+def sum_of_signed_parts(parts, *, axes, dtype_of_sum, return_sign=False):
+    log, sign = both_of(parts, axes)
+    result = _softmax.logsumexp(log, axes, b=sign, return_sign=return_sign)
     with quiet():
+        if return_sign:
+            return tuple(one.astype(dtype_of_sum) for one in result)
         return result.astype(dtype_of_sum)
 
 
@@ -226,6 +226,7 @@ def product(function, grad, y, name, axis, temperature, out):
 
 def softmax_jacobian(y, axis, temperature):
     y, axis = as_whole_rows(y, axis, "y", "softmax_jacobian")
+    _gradients.require_room_for_matrix(y)
     rows, matrix = without((axis,), y), (y.ndim, y.ndim + 1)
     operands = [y, lazy_temperature(temperature, y, (axis,))]
     return by_blocks(
@@ -402,7 +403,7 @@ class LazyLoss:
         self.logits, self.axis = logits, axis = as_whole_rows(logits, axis, name, "a loss")
         self.rows = without((axis,), logits)
         self.dtype = computed_type(logits)
-        target = as_lazy(target, "target")
+        given, target = target, as_lazy(target, "target")
         ignore_index = _losses.as_ignore_index(ignore_index)
         self.has_indices = not (takes_probabilities and may_be_equal(target.shape, logits.shape))
         if self.has_indices:
@@ -410,7 +411,9 @@ class LazyLoss:
             row_shape = tuple(logits.shape[i] for i in self.rows)
             if not may_be_equal(target.shape, row_shape) or target.dtype.num not in INTEGERS:
                 or_else = _losses.or_probabilities(logits, axis) if takes_probabilities else ""
-                _losses.refuse_class_indices(target, row_shape, or_else)
+                if not isinstance(given, da.Array) and target.shape == row_shape:
+                    _losses.require_in_int64(given, logits.shape[axis], ignore_index)
+                _losses.refuse_class_indices(target, row_shape, or_else, given)
         else:
             as_lazy_logits(target, "target")
             _losses.require_no_class(ignore_index)
@@ -426,8 +429,7 @@ class LazyLoss:
         if sample_weight is None:
             return None
         sample_weight = as_lazy_logits(sample_weight, "sample_weight")
-        row_shape = tuple(self.logits.shape[i] for i in self.rows)
-        require_broadcastable(sample_weight, row_shape, "sample_weight")
+        require_one_for_each_row(sample_weight, self.logits, (self.axis,), "sample_weight")
         return sample_weight
 
     def operands(self, *temperature_and_mask):
@@ -471,7 +473,8 @@ def divisor_of_indices(target, sample_weight, *, weight, ignore_index, dtype_of_
     classes = np.size(weight)
     weight = _losses.as_class_weight(weight, classes, dtype_of_weight)
     target = _losses.as_class_indices(target, target.shape, classes, ignore_index)
-    sample_weight = _losses.as_sample_weight(sample_weight, target.shape)
+    if sample_weight is not None:
+        sample_weight = _losses.for_each_row(sample_weight, target.shape)
     # A loss is the weight of its target, and of its row, where all log-probabilities are -1.
     log_probs = np.broadcast_to(-1.0, (*target.shape, classes))
     return computed(
@@ -481,7 +484,7 @@ def divisor_of_indices(target, sample_weight, *, weight, ignore_index, dtype_of_
 
 def divisor_of_probabilities(target, sample_weight, *, axis):
     rows = target.shape[:axis] + target.shape[axis + 1 :]
-    return kernels.total(_losses.as_sample_weight(sample_weight, rows))
+    return kernels.total(_losses.for_each_row(sample_weight, rows))
 
 
 def losses_and_grad(
@@ -557,11 +560,13 @@ def quiet_sum(array):
 
 def softmax_of_parts(function, operands, labels, axes, dtype):
     pairs = zip(operands, map(labels_of, operands, labels), strict=True)
-    _, (x, temperature, where) = unify_chunks(*(one for pair in pairs for one in pair))
+    with as_many_axes_as_dask_has(operands):
+        _, (x, temperature, where) = unify_chunks(*(one for pair in pairs for one in pair))
     parts = parts_of_rows(function, x, temperature, where, labels, axes)
     shares = by_blocks(
         shares_of_parts, all_of(x), [parts, temperature], [all_of(parts), labels[1]], np.float64,
-        whole=axes, function_of_rows=function, axes=axes,
+        whole=axes, adjust_chunks={axes[0]: lambda n: n // 2}, function_of_rows=function,
+        axes=axes,
     )  # fmt: skip
     # A chunk of x and its share have the same place, but not the same length.
     return by_blocks(
@@ -572,12 +577,19 @@ def softmax_of_parts(function, operands, labels, axes, dtype):
 
 
 def parts_of_rows(function, x, temperature, where, labels, axes):
-    """The two numbers, in a last axis; the others have a place for each chunk along `axes`."""
+    """The two numbers for each chunk along `axes`, one after the other along the first of them: an
+    axis of their own would be one too many for arrays that have as many as can be."""
     return by_blocks(
-        part_of_rows, range(x.ndim + 1), [x, temperature, where], labels, np.float64,
-        adjust_chunks=dict.fromkeys(axes, 1), new_axes={x.ndim: 2}, function_of_rows=function,
+        part_of_rows, all_of(x), [x, temperature, where], labels, np.float64,
+        adjust_chunks={axes[0]: 2, **dict.fromkeys(axes[1:], 1)}, function_of_rows=function,
         axes=axes,
     )  # fmt: skip
+
+
+def both_of(parts, axes):
+    """The first numbers of all chunks, and the second ones."""
+    before = (slice(None),) * axes[0]
+    return parts[(*before, slice(0, None, 2))], parts[(*before, slice(1, None, 2))]
 
 
 def part_of_rows(x, temperature, where, *, function_of_rows, axes):
@@ -592,12 +604,12 @@ def part_of_rows(x, temperature, where, *, function_of_rows, axes):
         largest = part.max(axis=-1, initial=-np.inf)
     alone = 1 if function_of_rows is _softmax.softmax else 0
     largest = np.where(np.isfinite(maximum), largest, alone)
-    return np.expand_dims(np.stack([maximum, largest], axis=-1), axes)
+    return np.concatenate([np.expand_dims(one, axes) for one in (maximum, largest)], axes[0])
 
 
 def shares_of_parts(parts, temperature, *, function_of_rows, axes):
     """Or their logarithms. NaN where the row has no softmax."""
-    maximum, largest = parts[..., 0], parts[..., 1]
+    maximum, largest = both_of(parts, axes)
     is_maximum = np.isfinite(maximum) & (maximum == maximum.max(axis=axes, keepdims=True))
     in_order = all(maximum.shape[i] == 1 for i in axes[1:])    # parts follow one another
     if not in_order and (np.equal(temperature, 0) & (is_maximum.sum(axes) > 1)).any():
@@ -627,7 +639,7 @@ def softmax_of_part(x, share, temperature, where, *, function_of_rows, axes):
 
 
 def log_sum_of_parts(parts, *, axes, dtype_of_sum):
-    maximum, largest = parts[..., 0], parts[..., 1]
+    maximum, largest = both_of(parts, axes)
     with quiet():
         return _softmax.logsumexp(maximum - largest, axes).astype(dtype_of_sum)
 
@@ -651,9 +663,9 @@ def as_lazy(array, name):
 
 
 def as_lazy_logits(x, name):
-    x = as_lazy(x, name)
+    given, x = x, as_lazy(x, name)
     if not is_allowed(x.dtype):
-        refuse_dtype(x, name)
+        refuse_dtype(x, name, given)
     return x
 
 
@@ -662,7 +674,7 @@ def lazy_temperature(temperature, x, axes):
         temperature = as_temperature(temperature, x, axes)
         return as_lazy(temperature, "temperature") if np.ndim(temperature) else float(temperature)
     temperature = as_lazy(temperature, "temperature")
-    require_real_temperature(temperature, "a Dask array")
+    require_real_temperature(temperature, temperature)
     require_one_for_each_row(temperature, x, axes, "temperature")
     return temperature
 
@@ -670,9 +682,9 @@ def lazy_temperature(temperature, x, axes):
 def lazy_mask(where, x):
     if where is None:
         return None
-    where = as_lazy(where, "where")
-    require_mask(where, x)
-    return where
+    mask = as_lazy(where, "where")
+    require_mask(mask, x, where)
+    return mask
 
 
 def is_whole(x, axes):
@@ -739,14 +751,32 @@ def by_blocks(
                 i for i, label in enumerate(its_labels)
                 if label in whole and operand.numblocks[i] > 1
             ]  # fmt: skip
-            operand = operand.rechunk(dict.fromkeys(cut, -1))
+            with as_many_axes_as_dask_has([operand]):
+                operand = operand.rechunk(dict.fromkeys(cut, -1))
         arguments += [operand, its_labels]
     require_equal_numbers_of_unknown_blocks(arguments)
-    return da.blockwise(
-        of_block, tuple(labels), *arguments, token=function.__name__, dtype=dtype,
-        meta=np.empty((0,) * len(labels), dtype), new_axes=new_axes, adjust_chunks=adjust_chunks,
-        align_arrays=align_arrays, function=function, names=names, **keywords,
-    )  # fmt: skip
+    with as_many_axes_as_dask_has(operands):
+        return da.blockwise(
+            of_block, tuple(labels), *arguments, token=function.__name__, dtype=dtype,
+            meta=np.empty((0,) * len(labels), dtype), new_axes=new_axes,
+            adjust_chunks=adjust_chunks, align_arrays=align_arrays, function=function,
+            names=names, **keywords,
+        )  # fmt: skip
+
+
+@contextlib.contextmanager
+def as_many_axes_as_dask_has(operands):
+    """Dask brings chunks of up to 32 axes together, where arrays have up to 64."""
+    try:
+        yield
+    except RuntimeError as error:
+        axes = max(np.ndim(one) for one in operands)
+        if axes <= 32:
+            raise
+        raise ValueError(
+            "Dask changes the chunks of arrays of up to 32 axes, and here chunks have to be "
+            f"brought together; got {axes}: reshape, or give arrays whose rows are in one chunk"
+        ) from error
 
 
 def require_equal_numbers_of_unknown_blocks(arguments):

@@ -6,6 +6,7 @@ from csoftmax._arguments import (
     as_out,
     as_temperature,
     computed,
+    require_order_of,
     require_out,
     require_shape_of,
 )
@@ -188,6 +189,9 @@ def kl_divergence_value_and_grad(
 def checked(logits, target_logits, axis, temperature, where, reduction):
     """The arguments as the kernel takes them."""
     reduction = as_reduction(reduction)
+    require_order_of(
+        logits, "logits", target_logits=target_logits, temperature=temperature, where=where
+    )
     logits, axis, _, _ = as_logits_with_axis(logits, axis, "logits")
     target_logits = as_logits(target_logits, "target_logits")
     require_shape_of(logits, "the logits", target_logits, "target_logits")

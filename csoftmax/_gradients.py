@@ -12,6 +12,7 @@ from csoftmax._arguments import (
     normalized_axes,
     normalized_axis,
     quiet,
+    require_order_of,
     require_out,
     require_shape_of,
 )
@@ -161,7 +162,9 @@ def softmax_jacobian(y, /, axis=-1, *, temperature=1.0):
     """
     if lazily := lazy_functions(y, temperature):
         return lazily.softmax_jacobian(y, axis, temperature)
+    require_order_of(y, "y", temperature=temperature)
     y = as_logits(y, "y")
+    require_room_for_matrix(y)
     axis = normalized_axis(as_integer(axis, "axis"), y.ndim)
     temperature = np.asarray(as_temperature(temperature, y, (axis,)))
     y = np.moveaxis(y, axis, -1).astype(computed_type(y), copy=False)
@@ -187,11 +190,20 @@ def share_of_others(y):
     return np.where(is_softmax, others, 1 - y).astype(y.dtype)
 
 
+def require_room_for_matrix(y):
+    if y.ndim >= 64:
+        raise ValueError(
+            "y must have at most 63 axes, as the Jacobian has one more than y, and arrays have up "
+            f"to 64; got {y.ndim}: np.moveaxis(y, axis, -1).reshape(-1, y.shape[axis]) has two"
+        )
+
+
 def product(function, grad, y, name, axis, temperature, out):
     """softmax_vjp or log_softmax_vjp of what its kernel doesn't take as it is."""
     if lazily := lazy_functions(grad, y, temperature):
         return lazily.product(function, grad, y, name, axis, temperature, out)
     kernel = getattr(kernels, function.__name__)
+    require_order_of(y, name, grad=grad, temperature=temperature)
     grad, y = as_logits(grad, "grad"), as_logits(y, name)
     require_shape_of(y, name, grad, "grad")
     if out is not None:

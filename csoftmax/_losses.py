@@ -4,6 +4,7 @@ import numpy as np
 
 from csoftmax._arguments import (
     INTEGERS,
+    NUMBERS_OF_PANDAS,
     as_array,
     as_integer,
     as_logits,
@@ -13,10 +14,12 @@ from csoftmax._arguments import (
     as_temperature,
     computed,
     computed_type,
+    float64_of,
     may_be_equal,
     normalized_axis,
     quiet,
-    require_broadcastable,
+    require_one_for_each_row,
+    require_order_of,
     require_out,
 )
 from csoftmax._dispatch import kernels
@@ -162,7 +165,7 @@ def cross_entropy(
         logits, target, axis, weight, sample_weight, ignore_index, reduction, label_smoothing,
         temperature, where,
     )
-    logits, dtype = as_wide_as(logits, weight)
+    logits, dtype = as_wide_as(logits, others[2])
     loss = computed(kernels.cross_entropy(logits, *others))
     return in_type(dtype, loss) if reduction == "none" else loss
 
@@ -266,7 +269,7 @@ def cross_entropy_value_and_grad(
     )
     if out is not None:
         require_out(out, logits.shape)
-    logits, dtype = as_wide_as(logits, weight)
+    logits, dtype = as_wide_as(logits, others[2])
     loss, grad = computed(kernels.cross_entropy(logits, *others, True, as_out(out)))
     if reduction == "none":
         loss = in_type(dtype, loss)
@@ -362,7 +365,7 @@ def cross_entropy_grad_and_hess(
     logits, *others = checked(
         logits, target, axis, weight, sample_weight, ignore_index, "none", 0.0, temperature, None
     )
-    logits, dtype = as_wide_as(logits, weight)
+    logits, dtype = as_wide_as(logits, others[2])
     grad, hessian = computed(kernels.cross_entropy(logits, *others, has_hessian=True))
     return in_type(dtype, grad), in_type(dtype, hessian)
 
@@ -429,7 +432,7 @@ def nll_loss(
     if lazily := lazy_functions(log_probs, target, weight, sample_weight):
         return lazily.nll_loss(*arguments)
     log_probs, *others = checked_of_either(*arguments, "log_probs", False)
-    log_probs, dtype = as_wide_as(log_probs, weight)
+    log_probs, dtype = as_wide_as(log_probs, others[2])
     loss = computed(kernels.nll_loss(log_probs, *others))
     return in_type(dtype, loss) if reduction == "none" else loss
 
@@ -439,6 +442,7 @@ def checked(
     temperature, where,
 ):  # fmt: skip
     """The arguments of a cross-entropy as its kernel takes them."""
+    require_order_of(logits, "logits", temperature=temperature, where=where)
     logits, target, axis, *others = checked_of_either(
         logits, target, axis, weight, sample_weight, ignore_index, reduction, "logits", True
     )
@@ -453,17 +457,18 @@ def checked_of_either(
 ):  # fmt: skip
     """Those that a cross-entropy and a negative log-likelihood have in common."""
     reduction = as_reduction(reduction)
+    require_order_of(logits, name, target=target, weight=weight, sample_weight=sample_weight)
     logits, axis, row_shape, classes = as_logits_with_axis(logits, axis, name)
     ignore_index = as_ignore_index(ignore_index)
     weight = as_class_weight(weight, classes)
-    sample_weight = as_sample_weight(sample_weight, row_shape)
-    target = as_array(target, "target")
+    sample_weight = as_sample_weight(sample_weight, logits, axis)
+    given, target = target, as_array(target, "target")
     if takes_probabilities and target.shape == logits.shape:
         require_no_class(ignore_index)
-        target = as_logits(target, "target")
+        target = as_logits(given, "target")
     else:
         or_else = or_probabilities(logits, axis) if takes_probabilities else ""
-        target = as_class_indices(target, row_shape, classes, ignore_index, or_else)
+        target = as_class_indices(target, row_shape, classes, ignore_index, or_else, given)
     return logits, target, axis, weight, sample_weight, ignore_index, reduction
 
 
@@ -510,7 +515,6 @@ def fits_float32(weight):
     """But for its digits."""
     if weight is None:
         return True
-    weight = np.asarray(weight)
     with quiet():
         narrow = weight.astype(np.float32)
     too_small = (np.abs(narrow) < np.finfo(np.float32).tiny) & (weight != 0)
@@ -522,12 +526,17 @@ def in_type(dtype, result):
         return result.astype(dtype, copy=False)
 
 
-def as_sample_weight(sample_weight, row_shape):
+def as_sample_weight(sample_weight, logits, axis):
     """`sample_weight` in float64, with a number for each row."""
     if sample_weight is None:
         return None
     sample_weight = as_logits(sample_weight, "sample_weight")
-    require_broadcastable(sample_weight, row_shape, "sample_weight")
+    require_one_for_each_row(sample_weight, logits, (axis,), "sample_weight")
+    return for_each_row(sample_weight, logits.shape[:axis] + logits.shape[axis + 1 :])
+
+
+def for_each_row(sample_weight, row_shape):
+    sample_weight = as_array(sample_weight, "sample_weight")
     with quiet():
         return np.broadcast_to(sample_weight, row_shape).astype(np.float64)
 
@@ -551,12 +560,14 @@ def empty_as_indices(target):
     return target.astype(np.int64) if target.size == 0 and target.dtype == np.float64 else target
 
 
-def as_class_indices(target, row_shape, classes, ignore_index, or_else=""):
+def as_class_indices(target, row_shape, classes, ignore_index, or_else="", given=None):
     """`target` as int64, every one of which is a class or `ignore_index`: a copy, so that no other
     thread changes what has been checked."""
     target = empty_as_indices(target).copy()
     if target.shape != row_shape or target.dtype.num not in INTEGERS:
-        refuse_class_indices(target, row_shape, or_else)
+        if target.shape == row_shape:
+            require_in_int64(target if given is None else given, classes, ignore_index)
+        refuse_class_indices(target, row_shape, or_else, given)
     is_uint64 = target.dtype.kind == "u" and target.dtype.itemsize == 8    # in either byte order
     if is_uint64 and target.size and target.max() > np.uint64(2**63 - 1):
         wrong = target > np.uint64(2**63 - 1)    # int64 would make small negative numbers of them
@@ -568,10 +579,24 @@ def as_class_indices(target, row_shape, classes, ignore_index, or_else=""):
         wrong = ~is_class & (indices != ignore_index)
         if not wrong.any():
             return indices
+    raise wrong_index(target, wrong, classes, ignore_index)
+
+
+def require_in_int64(target, classes, ignore_index):
+    """Python numbers that NumPy has made no integers of, as one is too large for that."""
+    if isinstance(target, list | tuple) or getattr(target, "dtype", None) == np.dtype(object):
+        numbers = np.asarray(target, object)
+        wrong = [isinstance(one, int) and not -(2**63) <= one < 2**63 for one in numbers.flat]
+        if any(wrong):
+            raise wrong_index(numbers, np.reshape(wrong, numbers.shape), classes, ignore_index)
+
+
+def wrong_index(target, wrong, classes, ignore_index):
+    """An error for the first one."""
     position = tuple(int(i) for i in np.unravel_index(wrong.argmax(), wrong.shape))
     where = f"target[{', '.join(map(str, position))}]" if position else "target"
     allowed = f"0 to {classes - 1} (C = {classes})" if classes else "none (C = 0)"
-    raise IndexError(
+    return IndexError(
         f"{where} is {target[position]}, but classes are {allowed} "
         f"and ignore_index is {ignore_index}"
     )
@@ -581,9 +606,43 @@ def or_probabilities(logits, axis):
     return f", or probabilities of the logits' shape {logits.shape}, with classes along axis {axis}"
 
 
-def refuse_class_indices(target, row_shape, or_else):
+def refuse_class_indices(target, row_shape, or_else, given=None):
     error = ValueError if target.shape != row_shape else TypeError
+    way = to_indices(target, given) if error is TypeError else to_rows(target.shape, row_shape)
     raise error(
         f"target must be class indices, integers of shape {row_shape}{or_else}; "
-        f"got {target.dtype} of shape {target.shape}"
+        f"got {target.dtype} of shape {target.shape}{way}"
     )
+
+
+def to_rows(shape, row_shape):
+    """What drops an axis of length 1, as columns of tables have it."""
+    for i in range(len(shape))[::-1]:
+        if shape[i] == 1 and may_be_equal(shape[:i] + shape[i + 1 :], row_shape):
+            return f": np.squeeze(target, {i}) drops the axis of length 1"
+    return ""
+
+
+def to_indices(target, given):
+    """What makes class indices of labels that are whole numbers, bools or names."""
+    dtype = getattr(given, "dtype", None)
+    if getattr(dtype, "name", "") == "category":
+        return f": target{'.cat' if hasattr(given, 'cat') else ''}.codes are indices"
+    if not isinstance(dtype, np.dtype) and getattr(dtype, "kind", "O") in NUMBERS_OF_PANDAS:
+        return ": target.to_numpy(int, na_value=-100), with ignore_index=-100 for NA"
+    if hasattr(target, "dask"):    # whose numbers are not known yet
+        return ": target.astype(int) makes integers of whole numbers and bools"
+    if target.dtype.kind in "OUT" and all(isinstance(one, str) for one in target.flat):
+        return ": np.unique(target, return_inverse=True)[1] are indices of labels"
+    numbers = float64_of(target)
+    if numbers is None:
+        return ""
+    missing = np.isnan(numbers)
+    if not (numbers[~missing] % 1 == 0).all():
+        return ""
+    if missing.any():
+        return (
+            ": np.nan_to_num(np.asarray(target, float), nan=-100).astype(int), with "
+            "ignore_index=-100 for NaN"
+        )
+    return ": np.asarray(target).astype(int) makes integers of them"

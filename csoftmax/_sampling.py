@@ -1,13 +1,13 @@
 """From logits to classes: the most probable ones, and random ones."""
 
 import functools
-import operator
 import os
 import sys
 
 import numpy as np
 
 from csoftmax._arguments import (
+    as_array,
     as_integer,
     as_logits,
     as_mask,
@@ -15,6 +15,7 @@ from csoftmax._arguments import (
     as_temperature,
     computed,
     quiet,
+    require_order_of,
 )
 from csoftmax._dispatch import kernels
 from csoftmax._lazy import lazy_functions
@@ -100,6 +101,7 @@ def top_log_probs(logits, k, /, axis=-1, *, temperature=1.0, where=None):
         return both
     if lazily := lazy_functions(logits, temperature, where):
         return lazily.top_log_probs(logits, k, axis, temperature, where)
+    require_order_of(logits, "logits", temperature=temperature, where=where)
     logits, axis, _, classes = as_logits_with_axis(logits, axis, "logits")
     k = as_count(k, classes)
     temperature = as_temperature(temperature, logits, (axis,))
@@ -276,6 +278,7 @@ def drawn(
     logits, axis, temperature, top_k, top_p, min_p, where, uniform, size, name="logits"
 ):
     """From what the kernel doesn't take as it is; the filters and the size have been checked."""
+    require_order_of(logits, name, temperature=temperature, where=where)
     logits, axis, _, _ = as_logits_with_axis(logits, axis, name)
     temperature = as_temperature(temperature, logits, (axis,))
     where = as_mask(where, logits)
@@ -310,8 +313,9 @@ def as_filters(top_k, top_p, min_p):
 def as_size(size):
     if type(size) is int and 0 <= size <= sys.maxsize:    # nearly always
         return (size,)
+    given = size if isinstance(size, tuple | list) else (size,)
     try:
-        shape = tuple(map(operator.index, size if isinstance(size, tuple | list) else (size,)))
+        shape = tuple(as_integer(one, "size") for one in given)
     except TypeError:
         raise TypeError(f"size must be an int, a tuple of ints or None, got {size!r}") from None
     if any(n < 0 for n in shape):
@@ -323,7 +327,7 @@ def as_size(size):
 
 def as_numbers(numbers, shape):
     """As the kernel reads them: a generator of another class may give anything."""
-    numbers = np.asarray(numbers, np.float64, order="C")
+    numbers = np.asarray(as_array(numbers, "what rng gives"), np.float64, order="C")
     if numbers.shape != shape:
         raise ValueError(f"rng must give random numbers of shape {shape}, got {numbers.shape}")
     return numbers

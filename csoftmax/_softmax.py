@@ -11,10 +11,11 @@ from csoftmax._arguments import (
     computed,
     computed_type,
     delivered,
-    does_broadcast,
     normalized_axes,
     quiet,
+    require_order_of,
     require_out,
+    shape_of_both,
     with_all_axes,
     with_one_axis,
 )
@@ -264,6 +265,7 @@ def logsumexp(
         return result
     if lazily := lazy_functions(x, b, where):
         return lazily.logsumexp(x, axis, b, where, keepdims, return_sign, out)
+    require_order_of(x, "x", b=b, where=where)
     x = as_logits(x)
     if b is not None:
         x, b = with_weights(x, b)
@@ -300,15 +302,8 @@ def with_weights(x, b):
     if is_number:    # of Python's, which has no type of its own
         with quiet():
             b = b.astype(computed_type(x))
-    if not does_broadcast(b.shape, x.shape):
-        try:
-            shape = np.broadcast_shapes(x.shape, b.shape)
-        except ValueError:
-            raise ValueError(
-                f"b of shape {b.shape} does not broadcast against {x.shape}, the shape of x"
-            ) from None
-        x = np.broadcast_to(x, shape)
-    return x, b
+    shape = shape_of_both(x, b)
+    return x if shape == x.shape else np.broadcast_to(x, shape), b
 
 
 def softmax_and_logsumexp(
@@ -480,6 +475,7 @@ def rowwise(function, x, axis, temperature, where, out):
 
 def checked(x, axis, temperature, where, out, name="x"):
     """The arguments that all of these have in common, as their kernels take them."""
+    require_order_of(x, name, temperature=temperature, where=where)
     x = as_logits(x, name)
     if out is not None:
         require_out(out, x.shape)

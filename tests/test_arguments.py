@@ -2,7 +2,9 @@
 
 import inspect
 import re
+from fractions import Fraction
 
+import ml_dtypes
 import numpy as np
 import pytest
 from numpy.exceptions import AxisError
@@ -81,6 +83,13 @@ def wrong_temperature(function, shape):
         yield {"temperature": np.ones(other)}, ValueError, message
     message = r"temperature\[\.\.\., 0\]"
     yield {"temperature": np.ones((rows, 1))}, ValueError, message
+    if rows != shape[1]:
+        for other in (shape, (1, shape[1]), shape[1:]):
+            message = mentioning("temperature of shape", other, "divide the logits by it")
+            yield {"temperature": np.ones(other)}, ValueError, message
+    message = r"got object from (list|ndarray): np\.asarray\(temperature, float\)"
+    for beyond in ([2**64, *[1] * (rows - 1)], np.array(2**64)):
+        yield {"temperature": beyond}, TypeError, message
 
 
 def wrong_where(function, shape):
@@ -139,8 +148,11 @@ def wrong_label_smoothing(function, shape):
         for more in ({}, {"target": shares}):
             message = re.escape(f"label_smoothing must be in [0, 1], got {smoothing}")
             yield {"label_smoothing": smoothing, **more}, ValueError, message
-    for smoothing in ("0.1", None, 1j, [0.1]):
+    for smoothing in ("0.1", None, 1j, [0.1], np.array([0.1]), np.array("0.1"), np.array(1j)):
         yield {"label_smoothing": smoothing}, TypeError, "label_smoothing must be a number, got"
+    for smoothing in (-0.1, NAN, np.float32(1.5), 2):
+        message = r"label_smoothing must be in \[0, 1\], got"
+        yield {"label_smoothing": np.array(smoothing)}, ValueError, message
 
 
 def wrong_k(function, shape):
@@ -397,6 +409,82 @@ def test_rows_that_have_no_class(build):
         csoftmax.sample(x, where=where)
 
 
+NUMBERS_AS_ARRAYS = [
+    np.array, lambda value: np.array(value, np.float32), lambda value: np.ma.array(value),
+    lambda value: np.array(value, ">f8"), lambda value: np.array(value, ml_dtypes.bfloat16),
+    ml_dtypes.bfloat16, np.float16,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("form", NUMBERS_AS_ARRAYS)
+def test_numbers_may_be_arrays_without_axes(form):
+    x = np.random.default_rng(0).normal(size=(40, 6))
+    target = np.arange(40) % 6
+    for name, call in {
+        "label_smoothing": lambda **given: csoftmax.cross_entropy(x, target, **given),
+        "top_p": lambda **given: csoftmax.sample(x, rng=1, **given),
+        "min_p": lambda **given: csoftmax.sample(x, rng=1, **given),
+        "temperature": lambda **given: csoftmax.softmax(x, **given),
+    }.items():
+        np.testing.assert_array_equal(call(**{name: form(0.25)}), call(**{name: 0.25}))
+    whole = np.array(2, np.uint8)
+    np.testing.assert_array_equal(csoftmax.softmax(x, np.array(0)), csoftmax.softmax(x, 0))
+    np.testing.assert_array_equal(
+        csoftmax.top_log_probs(x, whole)[0], csoftmax.top_log_probs(x, 2)[0]
+    )
+    for name in ("top_k", "size"):
+        drawn = [csoftmax.sample(x, rng=1, **{name: one}) for one in (whole, 2)]
+        np.testing.assert_array_equal(*drawn)
+    losses = [csoftmax.cross_entropy(x, target, ignore_index=one) for one in (whole, 2)]
+    assert losses[0] == losses[1]
+
+
+@pytest.mark.parametrize(
+    ("target", "error", "message"),
+    [
+        ([0, 2**63], IndexError, r"target\[1\] is 9223372036854775808, but classes are 0 to 2"),
+        ([2**70, 1], IndexError, r"target\[0\] is 1180591620717411303424, but classes are"),
+        ((-(2**63) - 1, 0), IndexError, r"target\[0\] is -9223372036854775809, but classes"),
+        (np.array([0, 2**64], object), IndexError, r"target\[1\] is 18446744073709551616"),
+        ([True, False], TypeError, r"got bool of .*: np\.asarray\(target\)\.astype\(int\)"),
+        ([0.0, 1.0], TypeError, r"got float64 of .*: np\.asarray\(target\)\.astype\(int\)"),
+        (np.ones(2, "O"), TypeError, r"got object of .*: np\.asarray\(target\)\.astype\(int\)"),
+        ([0.0, NAN], TypeError, r"nan_to_num\(np\.asarray\(target, float\), nan=-100\)\.astype"),
+        ([0, None], TypeError, r"nan_to_num\(np\.asarray\(target, float\), nan=-100\)\.astype"),
+        ([0.5, 1.0], TypeError, r"got float64 of shape \(2,\)$"),
+        (["a", "b"], TypeError, r"np\.unique\(target, return_inverse=True\)\[1\]"),
+        ([[0], [1]], ValueError, r"\(2, 1\): np\.squeeze\(target, 1\)"),
+        ([[0, 1]], ValueError, r"\(1, 2\): np\.squeeze\(target, 0\)"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("function", [csoftmax.cross_entropy, csoftmax.nll_loss])
+def test_what_to_write_for_labels(function, target, error, message):
+    """And that it is taken then."""
+    logits = np.zeros((2, 3))
+    with pytest.raises(error, match=message) as caught:
+        function(logits, target)
+    way = re.search(r": (np\..*[])])", str(caught.value))
+    if error is not IndexError and "0.5" not in str(target):
+        function(logits, eval(way[1], {"np": np, "target": target}))
+
+
+@pytest.mark.parametrize(
+    "x", [[2**70, 1], [1.0, None], ["1.5"], np.ones(2, np.longdouble), np.ones(2, object),
+          np.ones(2, ml_dtypes.float8_e4m3b11fnuz), [Fraction(1, 3)]], ids=repr
+)  # fmt: skip
+def test_what_to_write_for_numbers(x):
+    with pytest.raises(TypeError, match=r"got .*: np\.asarray\(x, float\) makes float64 of it"):
+        csoftmax.softmax(x)
+    assert csoftmax.softmax(np.asarray(x, float)).dtype == np.float64
+
+
+def test_one_axis_too_many():
+    y = np.ones((1,) * 64)
+    with pytest.raises(ValueError, match=r"at most 63 axes, as the Jacobian .* got 64"):
+        csoftmax.softmax_jacobian(y)
+    assert csoftmax.softmax_jacobian(y[0]).ndim == 64
+
+
 class Unusual(np.random.Generator):
     """Gives these numbers, whatever is asked for."""
 
@@ -413,6 +501,8 @@ def test_numbers_of_a_generator_of_another_class(build):
     expected = csoftmax.sample(x, rng=0, size=2)
     for same in (numbers, numbers.tolist(), np.asfortranarray(numbers), numbers.astype(">f8")):
         np.testing.assert_array_equal(csoftmax.sample(x, rng=Unusual(same), size=2), expected)
+    with pytest.raises(TypeError, match="what rng gives is masked"):
+        csoftmax.sample(x, rng=Unusual(np.ma.array(numbers, mask=numbers > 0.5)), size=2)
     for other in (numbers[:1], numbers.T, 0.5, [], np.zeros((2, 3, 1))):
         message = re.escape(f"rng must give random numbers of shape (2, 3), got {np.shape(other)}")
         with pytest.raises(ValueError, match=message):

@@ -5,6 +5,7 @@ conformance/test_ecosystem.
 """
 
 import array
+import collections
 
 import numpy as np
 import pytest
@@ -95,6 +96,77 @@ def test_masks_are_not_dropped(call, key, build):
     operands[key] = np.ma.array(operands[key], mask=mask)
     with pytest.raises(TypeError, match=r"is masked, .* its data, with where=~mask if"):
         call(operands)
+
+
+class Sequence:
+    """Which NumPy goes through, and which no abstract class knows."""
+
+    def __init__(self, items):
+        self.items = list(items)
+
+    def __len__(self):
+        return len(self.items)
+
+    def __getitem__(self, place):
+        return self.items[place]
+
+
+# Of which NumPy makes an array item by item; items are masked arrays, or np.ma.masked.
+SEQUENCES = {
+    "list": list, "tuple": tuple, "deque": collections.deque, "other sequence": Sequence,
+    "mixed": lambda x: [np.asarray(x[0]), *list(x)[1:]],
+}  # fmt: skip
+each_sequence = pytest.mark.parametrize("sequence", SEQUENCES.values(), ids=SEQUENCES.keys())
+
+
+@best_build
+@each_sequence
+@each_argument
+def test_sequences_of_arrays(call, key, sequence, build, dtype):
+    assert_same_of(lambda x: sequence(np.ma.array(x)), call, key, dtype, shape=(3, 5))
+
+
+@best_build
+@each_sequence
+@each_argument
+def test_masks_in_sequences_are_not_dropped(call, key, sequence, build):
+    operands = operands_of(call.operands, (6, 40), np.dtype(np.float64))
+    mask = np.zeros(operands[key].shape, bool)
+    mask.flat[-1] = True
+    operands[key] = sequence(np.ma.array(operands[key], mask=mask))
+    with pytest.raises(TypeError, match=r"is masked, .* make (\w+) = np\.ma\.stack\(\1\)"):
+        call(operands)
+
+
+def test_masks_deep_in_sequences():
+    masked = np.ma.array([1.0, 2.0], mask=[0, 1])
+    for x in ([[masked]], ([np.zeros(2)], [masked]), [[[0.0, 1.0]], [[0.0, np.ma.masked]]]):
+        with pytest.raises(TypeError, match="x is masked"):
+            csoftmax.softmax(x)
+    for x in (np.ma.zeros(3, "f,f"), [np.ma.zeros(3, "f,f")]):
+        with pytest.raises(TypeError, match=r"x must be float32 or float64, .*got \[\('f0'"):
+            csoftmax.softmax(x)
+    endless = []
+    endless.append(endless)
+    with pytest.raises(ValueError, match="maximum number of dimension"):
+        csoftmax.softmax(endless)
+
+
+def test_masked_numbers():
+    masked = np.ma.array(1, mask=True)
+    x = np.zeros((2, 3))
+    for name, call in {
+        "axis": lambda: csoftmax.softmax(x, masked), "k": lambda: csoftmax.top_log_probs(x, masked),
+        "size": lambda: csoftmax.sample(x, size=masked),
+        "top_k": lambda: csoftmax.sample(x, top_k=masked),
+        "top_p": lambda: csoftmax.sample(x, top_p=masked),
+        "min_p": lambda: csoftmax.sample(x, min_p=masked),
+        "ignore_index": lambda: csoftmax.cross_entropy(x, [0, 1], ignore_index=masked),
+        "label_smoothing": lambda: csoftmax.cross_entropy(x, [0, 1], label_smoothing=masked),
+        "temperature": lambda: csoftmax.softmax(x, temperature=masked),
+    }.items():  # fmt: skip
+        with pytest.raises(TypeError, match=f"^{name} (must be|is masked)"):
+            call()
 
 
 @pytest.mark.parametrize("name", WITH_OUT)
