@@ -1,5 +1,8 @@
 """Arrays with as many axes as NumPy has, against the same numbers with three."""
 
+import re
+
+import dask.array as da
 import numpy as np
 import pytest
 
@@ -115,6 +118,63 @@ def test_axes_that_do_not_collapse(name, dtype):
     copies = {key: array.copy() for key, array in turned.items()}
     for result, right in zip(call(turned, 5), call(copies, 5), strict=True):
         np.testing.assert_array_equal(result, right)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_dask(name, dtype):
+    """Rows in one chunk, of any axes."""
+    call = CALLS[name]
+    _, _, many, axis = both(name, "in order", 1, dtype)
+    lazy = {key: da.from_array(one, chunks=-1) for key, one in many.items()}
+    for result, right in zip(call(lazy, axis), call(many, axis), strict=True):
+        assert result.ndim == np.ndim(right)
+        np.testing.assert_array_equal(result.compute(), right)
+
+
+SUMS = {
+    "softmax": csoftmax.softmax, "log_softmax": csoftmax.log_softmax,
+    "logsumexp": csoftmax.logsumexp,
+    "with weights": lambda x, axis: csoftmax.logsumexp(x, axis, b=2, return_sign=True)[1],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("function", SUMS.values(), ids=SUMS.keys())
+def test_dask_in_parts(function, dtype):
+    """Dask brings chunks of up to 32 axes together."""
+    x = operands_of(["logits"], SHAPE, dtype)["logits"].reshape((2,) + (1,) * 29 + (3, 4))
+    result = function(da.from_array(x, chunks=2), (0, -1))
+    np.testing.assert_allclose(result.compute(), function(x, (0, -1)), rtol=1e-6)
+    with pytest.raises(ValueError, match=r"Dask changes the chunks of .* up to 32 axes, .*33"):
+        function(da.from_array(x[None], chunks=2), (1, -1))
+
+
+# Checks of shapes and positions, too, where NumPy's own functions may take 32 axes.
+def test_what_is_refused():
+    x, rows = np.zeros((1,) * (AXES - 1) + (3,)), np.zeros((1,) * (AXES - 1), int)
+    wide = np.zeros((*rows.shape, 2))
+    place = re.escape(", ".join("0" * (AXES - 1)))
+    for error, message, call in (
+        (IndexError, rf"target\[{place}\] is 7", lambda: csoftmax.cross_entropy(x, rows + 7)),
+        (ValueError, rf"row \({place}\) of logits: a logit", lambda: csoftmax.sample(x + np.nan)),
+        (ValueError, r"b of shape .*2\) does not broad", lambda: csoftmax.logsumexp(x, b=wide)),
+        (ValueError, r"where .*2\) does not broad", lambda: csoftmax.softmax(x, where=wide > 0)),
+        (ValueError, r"temperature .*2\) does not broadcast",
+         lambda: csoftmax.softmax(x, temperature=wide[..., 0, :])),
+        (ValueError, "most 63 axes, .* got 64", lambda: csoftmax.softmax_jacobian(x)),
+        (ValueError, "most 63 axes, .* got 64",
+         lambda: csoftmax.softmax_jacobian(da.from_array(x))),
+        (ValueError, "makes 65 axes of the result", lambda: csoftmax.sample(x, size=(1, 1))),
+    ):  # fmt: skip
+        with pytest.raises(error, match=message):
+            call()
+
+
+def test_weights_of_more_rows(dtype):
+    x, b = (operands_of(["logits"], SHAPE, dtype)["logits"] for _ in range(2))
+    few = csoftmax.logsumexp(x[:1, :1], b=b, return_sign=True)
+    many = csoftmax.logsumexp(with_many_axes(x[:1, :1]), b=with_many_axes(b), return_sign=True)
+    for result, right in zip(many, few, strict=True):
+        np.testing.assert_array_equal(np.squeeze(result), right)
 
 
 def test_keepdims(dtype):
