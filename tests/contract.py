@@ -245,7 +245,8 @@ def hold_logsumexp(
             computed if type(b) in (float, int, bool) else computed_type(weights.dtype)
         )
         computed = np.promote_types(computed, weights.dtype)
-        values, weights = np.broadcast_arrays(values, weights)
+        shape = np.not_equal(values, weights).shape    # broadcast_arrays takes 32 axes
+        values, weights = np.broadcast_to(values, shape), np.broadcast_to(weights, shape)
     shape, axes = values.shape, axes_of(axis, values.ndim)
     row_shape = without(shape, axes)
     if keepdims:

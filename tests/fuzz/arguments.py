@@ -2,6 +2,7 @@
 
 import math
 import tempfile
+from collections import deque
 from fractions import Fraction
 
 import numpy as np
@@ -49,6 +50,11 @@ class Arguments(Draws):
         if self.chance(1 / 200):
             shape = self.pick(LARGE)
             return shape[::-1] if self.chance(0.3) else shape
+        if self.chance(0.03):    # nearly as many axes as arrays can have
+            shape = [1] * self.between(33, 62)
+            for side in (2, 3, 5):
+                shape[self.between(0, len(shape) - 1)] = side
+            return tuple(shape)
         if self.chance(0.1):    # rows along several axes, which memory may have in any order
             return tuple(self.between(1, 4) for _ in range(self.between(4, 6)))
         axes = self.pick((0, 1, 1, 1, 2, 2, 2, 2, 3, 3, 4, 5))
@@ -113,6 +119,8 @@ class Arguments(Draws):
         is_default = values.dtype.char in "d?l" and values.dtype.isnative
         if how < 0.05 and is_default and 0 < values.size < 60:
             return values.tolist()
+        if how < 0.06 and values.ndim and values.size and values.dtype.isnative:
+            return self.pick((list, tuple, deque))(values)
         if how < 0.001:
             with tempfile.TemporaryFile() as file:
                 file.write(values.tobytes() or b"0")    # no file can be mapped without a byte
@@ -145,7 +153,8 @@ class Arguments(Draws):
             if values.strides[i] == 0 and shape[i] > 1:
                 continue
             step = extent
-            if not is_plain and self.chance(0.25):
+            is_one_of_many = shape[i] == 1 and len(shape) > 10    # gaps in each would fill memory
+            if not is_plain and not is_one_of_many and self.chance(0.25):
                 step *= self.between(2, 3)
             extent = step * max(shape[i], 1)
             if not is_plain and self.chance(0.2):
@@ -167,11 +176,19 @@ class Arguments(Draws):
         """An array-like, and its values in the type of the computation."""
         if self.wrong == "x type":
             self.refused(TypeError)
-            values = np.ones(shape)
-            return values.astype(self.pick(REFUSED_TYPES)), values
+            return self.unusable(shape), np.ones(shape)
         dtype = self.pick(TYPES)
         values = self.spread_out(np.asarray(self.numbers(shape, dtype)))
         return self.place(values), values.astype(computed_type(dtype))
+
+    def unusable(self, shape):
+        """Ones of a type that is refused, or masked, in sequences too."""
+        ones = np.ones(shape)
+        if ones.size and self.chance(0.3):
+            masked = np.ma.array(ones, mask=self.rng.random(shape) < self.pick((0.1, 1)))
+            masked[(-1,) * ones.ndim] = np.ma.masked
+            return self.pick((list, tuple, deque, np.ma.array))(masked) if shape else masked
+        return ones.astype(self.pick(REFUSED_TYPES))
 
     def broadcastable(self, shape):
         """A shape that broadcasts to this one."""

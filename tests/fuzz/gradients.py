@@ -6,7 +6,7 @@ import numpy as np
 
 from ..contract import as_rows, from_rows
 from ..exact import INF, NAN, Exact, computed_type
-from .values import FLOATS, REFUSED_TYPES, TYPES, of_any_exponent
+from .values import FLOATS, TYPES, of_any_exponent
 
 
 def outer_gradient(call, y, dtype):
@@ -70,10 +70,10 @@ def vjp(call):
     given_grad, given_y = call.place(grad), call.place(y)
     if call.wrong == "y type":
         call.refused(TypeError)
-        given_y = np.ones(shape).astype(call.pick(REFUSED_TYPES))
+        given_y = call.unusable(shape)
     elif call.wrong == "grad type":
         call.refused(TypeError)
-        given_grad = np.ones(shape).astype(call.pick(REFUSED_TYPES))
+        given_grad = call.unusable(shape)
     elif call.wrong == "grad shape":
         call.refused(ValueError)
         given_grad = np.ones(call.pick([(1, *shape), call.too_wide(shape)]))
@@ -95,5 +95,5 @@ def softmax_jacobian(call):
     given_y = call.place(y)
     if call.wrong == "y type":
         call.refused(TypeError)
-        given_y = np.ones(shape).astype(call.pick(REFUSED_TYPES))
+        given_y = call.unusable(shape)
     return [given_y, *axis]

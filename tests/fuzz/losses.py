@@ -6,7 +6,7 @@ import numpy as np
 
 from ..contract import as_rows, from_rows, without
 from ..exact import INF, NAN, computed_type
-from .values import FLOATS, INDEX_TYPES, REFUSED_TYPES, TYPES
+from .values import FLOATS, INDEX_TYPES, TYPES
 
 
 def ignore_index_of(call, classes):
@@ -87,7 +87,7 @@ def class_weight(call, classes):
         call.keywords["weight"] = np.ones(call.pick([(classes + 1,), (1, classes), ()]))
     elif call.wrong == "weight type":
         call.refused(TypeError)
-        call.keywords["weight"] = np.ones(classes).astype(call.pick(REFUSED_TYPES))
+        call.keywords["weight"] = call.unusable(classes)
     elif call.chance(0.4):
         dtype = call.pick(TYPES)
         weight = call.weights(classes, dtype)
@@ -106,7 +106,7 @@ def sample_weight(call, row_shape):
         call.keywords["sample_weight"] = np.ones(call.too_wide(row_shape))
     elif call.wrong == "sample_weight type":
         call.refused(TypeError)
-        call.keywords["sample_weight"] = np.ones(row_shape).astype(call.pick(REFUSED_TYPES))
+        call.keywords["sample_weight"] = call.unusable(row_shape)
     elif call.chance(0.3):
         weight = some_weight(call, row_shape)
         if call.chance(0.2) and np.asarray(weight).dtype.kind in "if":
@@ -208,7 +208,7 @@ def kl_divergence(call):
         given = np.ones(call.pick([(1, *shape), call.too_wide(shape)]))
     elif call.wrong == "target_logits type":
         call.refused(TypeError)
-        given = np.ones(shape).astype(call.pick(REFUSED_TYPES))
+        given = call.unusable(shape)
     if call.name.endswith("grad"):
         computed = np.promote_types(values.dtype, computed_type(target.dtype))
         call.result_array(shape, computed)
@@ -222,7 +222,7 @@ def binary_weight(call, name, shape):
         call.keywords[name] = np.ones(call.too_wide(shape))
     elif call.wrong == f"{name} type":
         call.refused(TypeError)
-        call.keywords[name] = np.ones(shape).astype(call.pick(REFUSED_TYPES))
+        call.keywords[name] = call.unusable(shape)
     elif call.chance(0.4):
         call.keywords[name] = some_weight(call, shape)
 
@@ -259,7 +259,7 @@ def binary_cross_entropy(call):
         target = np.ones(call.pick([(1, *shape), call.too_wide(shape)]))
     elif call.wrong == "target type":
         call.refused(TypeError)
-        target = np.ones(shape).astype(call.pick(REFUSED_TYPES))
+        target = call.unusable(shape)
     binary_weight(call, "weight", shape)
     binary_weight(call, "pos_weight", shape)
     return [x, target]
