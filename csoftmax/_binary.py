@@ -135,7 +135,7 @@ def binary_cross_entropy(
         Scores :math:`z`. Types as for `softmax`.
     target : array_like
         Probabilities :math:`t` that the label is right, of the shape of `logits`; 0 and 1, or
-        bools, where that is known.
+        bools, where that is known. Not checked: what is outside [0, 1] goes into the formula.
     weight : array_like, optional
         :math:`w`, broadcasts to `logits`. Default: 1.
     pos_weight : array_like, optional
@@ -166,7 +166,8 @@ def binary_cross_entropy(
     Notes
     -----
     :math:`-\log \sigma(z) = \max(-z, 0) + \log(1 + e^{-|z|})`: no logarithm of 0, however large the
-    logits are. A term of weight 0 doesn't count, even if its logarithm is infinite.
+    logits are. A term of weight 0 doesn't count, even if its logarithm is infinite. A loss under
+    the smallest normal number, 1.2e-38 in float32 and 2.2e-308 in float64, may be 0.
 
     Examples
     --------
@@ -233,7 +234,8 @@ def binary_cross_entropy_value_and_grad(
     Notes
     -----
     One sweep, both from :math:`e^{-|z|}`. The difference :math:`\sigma(z) - t` would be 0 where the
-    prediction is close to 1 and right; here it keeps its digits.
+    prediction is close to 1 and right; here it keeps its digits, down to the smallest normal
+    number: 1.2e-38 in float32, 2.2e-308 in float64. What is below may be 0.
 
     Examples
     --------

@@ -56,7 +56,8 @@ def softmax_vjp(grad, y, /, axis=-1, *, temperature=1.0, out=None):
     Notes
     -----
     Where `y` is 0, the result is 0 and `grad` doesn't count, NaN included: nothing that ``where=``
-    left out of the softmax leaks into gradients.
+    left out of the softmax leaks into gradients. Nor does what has a probability under the smallest
+    normal number, if `softmax` made 0 of it. That `y` is a softmax isn't checked.
 
     Examples
     --------
@@ -108,7 +109,9 @@ def log_softmax_vjp(grad, log_y, /, axis=-1, *, temperature=1.0, out=None):
 
     Notes
     -----
-    Where `log_y` is -inf, the result is 0 and `grad` doesn't count, NaN included.
+    Where `log_y` is -inf, the result is 0 and `grad` doesn't count, NaN included. A probability
+    under the smallest normal number, 1.2e-38 in float32 and 2.2e-308 in float64, may count as 0.
+    That `log_y` is a log-softmax isn't checked.
 
     Examples
     --------

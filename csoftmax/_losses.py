@@ -57,6 +57,7 @@ def cross_entropy(
     target : array_like
         Either class indices: integers in [0, C), of the shape of `logits` without `axis`. Or
         probabilities :math:`t`, of the shape of `logits`; one-hot rows may be integers or bools.
+        These aren't checked: negative ones, and rows that don't sum to 1, go into the formula.
     axis : int, default -1
         The axis of the C classes; PyTorch's is 1.
     weight : array_like, optional
@@ -84,7 +85,7 @@ def cross_entropy(
     scalar or ndarray
         The loss in nats. A mean or a sum is made in float64 and is one, whatever the type of
         `logits`. With "none" an array of the shape of `logits` without `axis`, in the dtype of the
-        computation, float32 or float64. The mean of no row, or of weights that are all 0, is NaN.
+        computation, float32 or float64. The mean of no row, or of weights that sum to 0, is NaN.
 
     Raises
     ------
@@ -95,8 +96,8 @@ def cross_entropy(
         bool, or `target` has the shape of class indices but is not of integers.
     ValueError
         If `target`, `where` or a weight has the wrong shape, `reduction`, `label_smoothing` or
-        `temperature` is not as described, or targets are probabilities and `ignore_index` is a
-        class.
+        `temperature` is not as described, targets are probabilities and `ignore_index` is a class,
+        or labels of a pandas object are in another order than those of `logits`.
 
     See Also
     --------
@@ -109,7 +110,12 @@ def cross_entropy(
     One pass over the logits: no probabilities are stored. The arithmetic is that of
     ``torch.nn.functional.cross_entropy`` [1]_, but for classes whose weight or target is 0: they
     don't count, even if their log-probability is -inf, where PyTorch has NaN. With label smoothing
-    every class has a target, and the loss of a logit of -inf is infinite.
+    every class has a target, and the loss of a logit of -inf is infinite. A mean whose weights sum
+    to 0, but are not all 0, is infinite there.
+
+    A probability under the smallest normal number, 1.2e-38 in float32 and 2.2e-308 in float64, may
+    count as 0. The loss of an improbable target is right all the same; that of one which has nearly
+    everything may be too small by as much for each other class, or 0.
 
     Label smoothing is due to [2]_. With the softmax of another model's logits as the target it is
     the loss of distillation [3]_.
@@ -239,7 +245,9 @@ def cross_entropy_value_and_grad(
 
     Notes
     -----
-    One sweep: the gradient is made of the exponentials while a row is in the cache.
+    One sweep: the gradient is made of the exponentials while a row is in the cache. Components of
+    probabilities under the smallest normal number, 1.2e-38 in float32 and 2.2e-308 in float64, may
+    be 0.
 
     At temperature 0 the gradient is the limit for small temperatures: 0 where the prediction is
     right, else infinite for the classes in question. At other temperatures under 5.6e-309, whose
@@ -331,7 +339,8 @@ def cross_entropy_grad_and_hess(
     Notes
     -----
     One sweep makes both. Where p is close to 1, 1 - p is the share of the other classes: it keeps
-    its digits, and a Hessian is 0 only where that is.
+    its digits, and a Hessian is 0 only where that is, or is under the smallest normal number,
+    1.2e-38 in float32 and 2.2e-308 in float64.
 
     A booster's custom objective is this function of raw scores and labels [1]_. XGBoost's own
     "multi:softprob" takes :math:`2 p (1 - p)`, at least 1e-16, as the Hessian.
@@ -388,7 +397,8 @@ def nll_loss(
     Parameters
     ----------
     log_probs : array_like
-        Log-probabilities, ``log_softmax(logits, axis)``. Types as for `softmax`.
+        Log-probabilities, ``log_softmax(logits, axis)``. Types as for `softmax`. That they are none
+        isn't checked: the loss of a number over 0 is negative.
     target : array_like of int
         Class indices y in [0, C), of the shape of `log_probs` without `axis`.
     axis : int, default -1

@@ -55,10 +55,11 @@ def softmax(x, /, axis=-1, *, temperature=1.0, where=None, out=None):
     Raises
     ------
     TypeError
-        If `x` is longdouble, complex, object or text, `where` isn't bool, something is a masked
-        array (its mask would be lost), or `out` isn't a floating-point array.
+        If `x` is longdouble, complex, object or text, `where` isn't bool, something is masked, in a
+        list too (its mask would be lost), or `out` isn't a floating-point array.
     ValueError
-        If `temperature` is negative or NaN, or `temperature`, `where` or `out` has the wrong shape.
+        If `temperature` is negative or NaN, or `temperature`, `where` or `out` has the wrong shape,
+        or labels of a pandas object are in another order than those of `x`.
     numpy.exceptions.AxisError
         If `x` has no such axis.
 
@@ -75,6 +76,10 @@ def softmax(x, /, axis=-1, *, temperature=1.0, where=None, out=None):
 
     A NaN or +inf makes its whole row NaN, and so do only -inf. -inf beside finite numbers has
     probability 0.
+
+    A probability under the smallest normal number, 1.2e-38 in float32 and 2.2e-308 in float64, may
+    be 0: that of a logit which is more than 87.3 T, or 708.4 T, below the largest. `log_softmax`
+    has its logarithm.
 
     References
     ----------
@@ -161,7 +166,8 @@ def log_softmax(x, /, axis=-1, *, temperature=1.0, where=None, out=None):
     ``log(softmax(x))`` is -inf as soon as the probability underflows, and has no correct digit
     where it is close to 1. Here both ends are exact to a few ULP:
     :math:`\log \sum e^{x_j - x_{max}}` is :math:`\mathrm{log1p}` of the sum without its largest
-    term.
+    term. What is closer to 0 than 1.2e-38 in float32, 2.2e-308 in float64, times the number of
+    classes, may be 0.
 
     In float32 a temperature under 1e-68, but 0, counts as 1e-68. That shows where logits differ by
     less than 1e-29, if at all.
@@ -348,7 +354,8 @@ def softmax_and_logsumexp(
     Notes
     -----
     One sweep makes both. At temperature 0 the logarithm is the limit :math:`x_{max} / T`: infinite,
-    but 0 where the maximum is 0.
+    but 0 where the maximum is 0. Probabilities under the smallest normal number may be 0, as those
+    of `softmax`.
 
     In a mixture model (EM) the probabilities are the responsibilities of the components, and the
     sum of the logarithms is the log-likelihood. Attention over keys that come in parts is put
@@ -426,8 +433,9 @@ def entropy(logits, /, axis=-1, *, temperature=1.0, where=None):
     -----
     No probabilities are stored. With :math:`m` the largest logit, both terms of
     :math:`H = \log \sum_j e^{(z_j - m) / T} + \sum_j p_j (m - z_j) / T` are at least 0, so no
-    digits cancel. A class with probability 0 adds nothing. In float64 an entropy under 1e-280, or
-    one of differences under 1e-290 at such temperatures, has fewer digits.
+    digits cancel. A class with probability 0 adds nothing, and nor may one with a probability under
+    the smallest normal number, 1.2e-38 in float32 and 2.2e-308 in float64. In float64 an entropy
+    under 1e-280, or one of differences under 1e-290 at such temperatures, has fewer digits.
 
     References
     ----------
