@@ -640,8 +640,10 @@ def to_indices(target, given):
         return f": target{'.cat' if hasattr(given, 'cat') else ''}.codes are indices"
     if not isinstance(dtype, np.dtype) and getattr(dtype, "kind", "O") in NUMBERS_OF_PANDAS:
         return ": target.to_numpy(int, na_value=-100), with ignore_index=-100 for NA"
-    if hasattr(target, "dask"):    # whose numbers are not known yet
+    if hasattr(given, "dask"):    # whose numbers are not known yet
         return ": target.astype(int) makes integers of whole numbers and bools"
+    if hasattr(target, "dask"):    # of one block, beside lazy logits
+        target = np.asarray(given)
     if target.dtype.kind in "OUT" and all(isinstance(one, str) for one in target.flat):
         return ": np.unique(target, return_inverse=True)[1] are indices of labels"
     numbers = float64_of(target)

@@ -178,6 +178,33 @@ def test_numpy_arrays_are_one_chunk():
     assert_close(result, cross_entropy(LOGITS, target.compute()))
 
 
+def test_masked_arrays_in_a_list_are_refused():
+    """NumPy computes them, and reads them without their masks."""
+    masked = da.ma.masked_array(da.from_array(LOGITS[0]), LOGITS[0] > 0)
+    for x in ([masked], [[masked], [masked]], (LOGITS[0], masked)):
+        for where in (None, da.ones(1, dtype=bool)):
+            with pytest.raises(TypeError, match="x is masked"):
+                softmax(x, where=where)
+    right = softmax([LOGITS[0]] * 2)
+    np.testing.assert_array_equal(softmax([da.from_array(LOGITS[0])] * 2), right)
+
+
+def test_wrong_labels_say_what_to_write():
+    logits = da.zeros((2, 3))
+    for target, error, message in (
+        ([0, 2**63], IndexError, r"target\[1\] is 9223372036854775808, but classes are"),
+        ([True, False], TypeError, r"got bool of .*: np\.asarray\(target\)\.astype\(int\)"),
+        (da.ones(2), TypeError, r"got float64 of .*: target\.astype\(int\)"),
+        ([[0], [1]], ValueError, r": np\.squeeze\(target, 1\)"),
+    ):
+        with pytest.raises(error, match=message):
+            cross_entropy(logits, target)
+    with pytest.raises(TypeError, match=r"object from list: np\.asarray\(temperature, float\)"):
+        softmax(logits, temperature=[2**64, 1])
+    with pytest.raises(TypeError, match=r"got object from list: np\.asarray\(weight, float\)"):
+        cross_entropy(logits, [0, 1], weight=[2**64, 1, 1])
+
+
 def test_masked_blocks_are_refused():
     """Whole rows and parts of them, masked themselves or by such a mask."""
     masked = da.ma.masked_array(da.from_array(LOGITS, (2, 5, 3)), LOGITS > 0)

@@ -206,3 +206,53 @@ def test_a_student_that_is_its_teacher_has_nothing_to_learn(temperature, dtype, 
         assert largest_error(gradient, zero, dtype, np.broadcast_to(scale, shape)) <= limit
         entropy = -(target * csoftmax.log_softmax(x, temperature=temperature)).sum(-1)
         np.testing.assert_allclose(loss, entropy, rtol=1e-5)
+
+
+# What would take a look at each number to find is not refused, see docs/guarantees.md.
+@pytest.mark.parametrize("target", [[[-0.5, 1.5], [2.0, 3.0]], [[0.0, 0.0], [-1.0, 0.25]]])
+def test_targets_that_are_no_probabilities_go_into_the_formula(target, dtype):
+    z, target = np.array([[1.0, -2.0], [0.5, 3.0]], dtype), np.array(target, dtype)
+    log_p = z.astype(LONG) - np.log(np.exp(z.astype(LONG)).sum(-1, keepdims=True))
+    losses, grad = csoftmax.cross_entropy_value_and_grad(z, target, reduction="none")
+    rtol = 20 * np.finfo(dtype).eps
+    np.testing.assert_allclose(losses, -(target * log_p).sum(-1), rtol)
+    np.testing.assert_allclose(
+        grad, target.sum(-1, keepdims=True) * np.exp(log_p) - target, rtol, rtol
+    )
+    x = z.astype(LONG)
+    right = (1 - target) * x + np.log1p(np.exp(-x))
+    binary = csoftmax.binary_cross_entropy(z, target, reduction="none")
+    np.testing.assert_allclose(binary, right, rtol, rtol)
+    np.testing.assert_array_equal(csoftmax.nll_loss(z, [0, 1], reduction="none"), [-1, -3])
+
+
+@pytest.mark.parametrize("weights", [[-1.0, 1.0], [1e30, -1e30], [0.0, 0.0]], ids=str)
+def test_weights_that_sum_to_0(weights, dtype):
+    """A mean is NaN, of weights of either kind, and so is its gradient where there are losses."""
+    z, rows = np.array([[0.0, 1.0], [2.0, 3.5]], dtype), np.array(weights, dtype)
+    for given in ({"weight": rows}, {"sample_weight": rows}):
+        loss, grad = csoftmax.cross_entropy_value_and_grad(z, [0, 1], **given)
+        assert np.isnan(loss)
+        assert np.isnan(csoftmax.cross_entropy(z, [0, 1], **given))
+        assert np.isnan(csoftmax.nll_loss(z, [0, 1], **given))
+        assert np.isfinite(csoftmax.cross_entropy(z, [0, 1], **given, reduction="sum"))
+        assert not np.isinf(grad).any()
+
+
+def test_the_smallest_probabilities(dtype):
+    """Under the smallest normal number they may be 0; logarithms, and losses of them, are right."""
+    tiny = float(np.finfo(dtype).tiny)
+    limit = -np.log(tiny)
+    x = np.array([[0, 0.01 - limit], [0, -limit - 0.01], [0, -3 * limit]]).astype(dtype)
+    right = np.exp(x[:, 1].astype(LONG))
+    got = csoftmax.softmax(x)[:, 1]
+    np.testing.assert_allclose(got[0], float(right[0]), 4 * np.finfo(dtype).eps)
+    assert (abs(got - right) <= tiny).all()
+    np.testing.assert_array_equal(csoftmax.log_softmax(x)[:, 1], x[:, 1])
+    np.testing.assert_array_equal(
+        csoftmax.cross_entropy(x, [1, 1, 1], reduction="none"), -x[:, 1]
+    )
+    certain, grad = csoftmax.cross_entropy_value_and_grad(x, [0, 0, 0], reduction="none")
+    assert (abs(certain - right) <= tiny).all()
+    assert (abs(grad[:, 1] - right) <= tiny).all()
+    assert (abs(csoftmax.entropy(x) - right * (1 - x[:, 1])) <= 2 * limit * tiny).all()
