@@ -93,7 +93,8 @@ def refuse_tensor(x, name, error):
     what, way = [], ""
     if x.requires_grad:
         what, way = ["that requires gradients"], ".detach()"
-    if x.dtype.is_floating_point and x.dtype.itemsize < 4:    # NumPy would read its own float16
+    is_narrow = x.dtype.is_floating_point and x.dtype.itemsize < 4
+    if is_narrow and str(x.dtype) != "torch.float16":
         what.append(f"of {x.dtype}, a type that NumPy doesn't have")
         way += ".float()"
     if what:
@@ -128,7 +129,7 @@ def in_float64(given, name):
     """How to make numbers of what is of no type that is taken, if there is a way."""
     if hasattr(given, "dask"):    # whose numbers are not known yet
         return ""
-    if hasattr(given, "columns") and hasattr(given.dtypes, "items"):    # a DataFrame of pandas
+    if hasattr(given, "columns") and hasattr(getattr(given, "dtypes", None), "items"):    # pandas'
         return in_float64_of_columns(given, name)
     dtype = getattr(given, "dtype", None)
     if not isinstance(dtype, np.dtype) and getattr(dtype, "kind", "O") in NUMBERS_OF_PANDAS:
@@ -304,9 +305,10 @@ def require_order_of(x, name, **others):
 
 
 def labels_of(x):
-    """The labels of a pandas object's axes."""
+    """The labels of a pandas object's axes. A Dask DataFrame's are not known yet."""
     axes = getattr(x, "axes", None)
-    return axes if isinstance(axes, list) and hasattr(x, "reindex") else []
+    is_known = isinstance(axes, list) and all(hasattr(one, "equals") for one in axes)
+    return axes if is_known else []
 
 
 def require_shape_of(other, whose, array, name):

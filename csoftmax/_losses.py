@@ -596,7 +596,9 @@ def require_in_int64(target, classes, ignore_index):
     """Python numbers that NumPy has made no integers of, as one is too large for that."""
     if isinstance(target, list | tuple) or getattr(target, "dtype", None) == np.dtype(object):
         numbers = np.asarray(target, object)
-        wrong = [isinstance(one, int) and not -(2**63) <= one < 2**63 for one in numbers.flat]
+        wrong = [
+            isinstance(one, int) and not -(2**63) <= one < 2**63 for one in numbers.ravel()
+        ]
         if any(wrong):
             raise wrong_index(numbers, np.reshape(wrong, numbers.shape), classes, ignore_index)
 
@@ -644,7 +646,7 @@ def to_indices(target, given):
         return ": target.astype(int) makes integers of whole numbers and bools"
     if hasattr(target, "dask"):    # of one block, beside lazy logits
         target = np.asarray(given)
-    if target.dtype.kind in "OUT" and all(isinstance(one, str) for one in target.flat):
+    if target.dtype.kind in "OUT" and all(isinstance(one, str) for one in target.ravel()):
         return ": np.unique(target, return_inverse=True)[1] are indices of labels"
     numbers = float64_of(target)
     if numbers is None:

@@ -49,12 +49,14 @@ MIXED = NULLABLE.assign(c=["x", "y"])
         (MIXED[["b", "c"]], r"column .c. is \w+: leave it out, (x\.drop\(columns=.*\)),"),
         (pd.array([True, None], "boolean"), r': (x\.to_numpy\("float64", na_value=np\.nan\))'),
         (torch.ones(3, requires_grad=True), r"requires gradients: (x\.detach\(\)\.numpy\(\))"),
+        (torch.ones(3, dtype=torch.half, requires_grad=True), r"s: (x\.detach\(\)\.numpy\(\))"),
         (torch.ones(3, dtype=torch.bfloat16), r"of torch\.bfloat16, .*: (x\.float\(\))\.numpy"),
         (torch.ones(3, dtype=torch.float8_e5m2), r"float8_e5m2, .*: (x\.float\(\))\."),
         (torch.ones(3, dtype=torch.bfloat16, requires_grad=True),
          r"gradients and of torch\.bfloat16, .*: (x\.detach\(\)\.float\(\)\.numpy\(\))"),
     ],
-    ids=["nullable", "text", "bools", "gradient", "bfloat16", "float8", "bfloat16 with gradient"],
+    ids=["nullable", "text", "bools", "gradient", "float16 with gradient", "bfloat16", "float8",
+         "bfloat16 with gradient"],
 )  # fmt: skip
 def test_numbers(x, message):
     with pytest.raises(TypeError, match=message) as caught:

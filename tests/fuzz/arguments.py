@@ -185,7 +185,8 @@ class Arguments(Draws):
         """Ones of a type that is refused, or masked, in sequences too."""
         ones = np.ones(shape)
         if ones.size and self.chance(0.3):
-            masked = np.ma.array(ones, mask=self.rng.random(shape) < self.pick((0.1, 1)))
+            mask = self.rng.random(shape) < self.pick((0.1, 1))
+            masked = np.ma.array(ones, mask=mask)
             masked[(-1,) * ones.ndim] = np.ma.masked
             return self.pick((list, tuple, deque, np.ma.array))(masked) if shape else masked
         return ones.astype(self.pick(REFUSED_TYPES))
@@ -279,6 +280,7 @@ class Arguments(Draws):
             mask = np.broadcast_to(mask, shape)
             is_array = isinstance(array, np.ndarray) and array.dtype in FLOATS
             may_write = is_array and array.flags.writeable and not is_spread(array)
+            may_write &= not isinstance(array, np.ma.MaskedArray)    # no longer masked then
             if may_write and self.chance(0.5):
                 array[~mask] = self.pick((NAN, INF, -INF, MAX[F64], 1.0))
 
