@@ -250,9 +250,9 @@ cdef inline floating exp_quotient(floating r) noexcept nogil:
         return polynomial(EXP_DOUBLE, 11, 2, r)
 
 
-cdef inline floating exp_polynomial(floating r) noexcept nogil:
-    """exp(r) for |r| <= ln2 / 2."""
-    return multiply_add(multiply_add(exp_quotient(r), r, 1), r, 1)
+cdef inline floating exp_polynomial(floating r, floating one) noexcept nogil:
+    """exp(r) - 1 + one for |r| <= ln2 / 2."""
+    return multiply_add(multiply_add(exp_quotient(r), r, 1), r, one)
 
 
 cdef inline DoubleDouble exp_dd(double r, floating type_tag) noexcept nogil:
@@ -282,17 +282,15 @@ cdef inline double power_of_two(double k) noexcept nogil:
     return power.value
 
 
-cdef inline floating exponential(
-    floating x, const ExpParams *params, Kind kind
+cdef inline floating exp_or_less_one(
+    floating x, const ExpParams *params, Kind kind, bint may_be_less_one, bint *is_less_one
 ) noexcept nogil:
-    """exp(x / T) / 2^N.
-
-    Largest error measured: 0.85 ULP in float and double; without FMA 1.09 and 1.11.
-    """
+    """`exponential`; or, where |x| is at most about ln2 / 2, exp(x) - 1, which has the digits of a
+    small x: of the polynomial all but its 1. For N = 0."""
     cdef floating magic = <floating> params.magic
     cdef floating ln2_hi = LN2_HI_FLOAT if floating is float else LN2_HI_DOUBLE
     cdef floating ln2_lo = LN2_LO_FLOAT if floating is float else LN2_LO_DOUBLE
-    cdef floating t, n, r, quotient
+    cdef floating t, n, r, quotient, one = 1
     if kind == GENERAL:
         x = x - <floating> params.shift
     if x < <floating> params.lowest:
@@ -309,26 +307,21 @@ cdef inline floating exponential(
         r = multiply_add(x, <floating> params.inverse_lo, multiply_add(-ln2_lo, n, r))
     else:
         r = multiply_add(-ln2_lo, n, multiply_add(-ln2_hi, n, x))
-    return times_power_of_two(exp_polynomial(r), t)
+    if may_be_less_one:
+        is_less_one[0] = n == 0
+        one = value_or_zero(one, n != 0)
+    return times_power_of_two(exp_polynomial(r, one), t)
 
 
-cdef inline floating exp_or_less_one(
-    floating x, const ExpParams *of_zero, bint *is_less_one
+cdef inline floating exponential(
+    floating x, const ExpParams *params, Kind kind
 ) noexcept nogil:
-    """exp(x); where |x| is at most about ln2 / 2, exp(x) - 1, which has the digits of a small x.
-    Of the polynomial that is all but its 1."""
-    cdef floating magic = <floating> of_zero.magic
-    cdef floating ln2_hi = LN2_HI_FLOAT if floating is float else LN2_HI_DOUBLE
-    cdef floating ln2_lo = LN2_LO_FLOAT if floating is float else LN2_LO_DOUBLE
-    cdef floating t, n, r, one = 1
-    if x < <floating> of_zero.lowest:
-        x = <floating> of_zero.lowest
-    t = multiply_add(x, <floating> LOG2_E, magic)
-    n = t - magic
-    r = multiply_add(-ln2_lo, n, multiply_add(-ln2_hi, n, x))
-    is_less_one[0] = n == 0
-    one = value_or_zero(one, n != 0)
-    return times_power_of_two(multiply_add(multiply_add(exp_quotient(r), r, 1), r, one), t)
+    """exp(x / T) / 2^N.
+
+    Largest error measured: 0.85 ULP in float and double; without FMA 1.09 and 1.11.
+    """
+    cdef bint is_less_one
+    return exp_or_less_one(x, params, kind, False, &is_less_one)
 
 
 cdef inline double largest_unshifted(floating type_tag) noexcept nogil:

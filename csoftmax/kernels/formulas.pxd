@@ -328,7 +328,7 @@ cdef inline floating product_difference(
     cdef bint is_less_one
     if not are_logarithms:
         return value_or_zero(x * ((g - sum_hi) - sum_lo), x != 0)
-    y = exp_or_less_one(x, of_zero, &is_less_one)
+    y = exp_or_less_one(x, of_zero, PLAIN, True, &is_less_one)
     y = INFINITY if x > largest else y
     g = (g - value_or_zero(sum_hi, is_less_one)) - value_or_zero(sum_lo, is_less_one)
     return value_or_zero(multiply_add(-y, sum_hi, multiply_add(-y, sum_lo, g)), x != -INFINITY)
