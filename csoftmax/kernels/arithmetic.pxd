@@ -318,7 +318,7 @@ cdef inline floating exponential(
 ) noexcept nogil:
     """exp(x / T) / 2^N.
 
-    Largest error measured: 0.85 ULP in float and double; without FMA 1.09 and 1.11.
+    Largest error measured: 0.85 ULP in float, 0.93 in double; without FMA 1.09 and 1.22.
     """
     cdef bint is_less_one
     return exp_or_less_one(x, params, kind, False, &is_less_one)
@@ -371,8 +371,8 @@ cdef inline DoubleDouble log_1p(DoubleDouble r) noexcept nogil:
 
     1 + r = 2^k m, sqrt(1/2) <= m < sqrt(2), what 1 + r rounds away is carried along; with m = 1 + f
     and s = f / (2 + f), log(m) = 2 atanh(s), arranged so that f enters unrounded. What is carried
-    along is divided by 1 + f, of which 1 - f + f^2 is enough. Largest error
-    measured: 1.03 ULP, for r < 1; 0.54 for r > 1.
+    along is divided by 1 + f, of which 1 - f + f^2 is enough. Largest error measured: 1.06 ULP,
+    for r < 1; 0.54 for r > 1.
     """
     cdef DoubleDouble one_plus_r = two_sum(1.0, r.hi), total
     cdef DoubleBits mantissa, exponent, reciprocal_power
