@@ -7,7 +7,9 @@ import warnings
 
 import csoftmax
 
+from ..contract import Failure
 from ..exact import limits_of
+from .climb import Climb
 from .random_calls import FUNCTIONS, Call, perform, run_many
 
 
@@ -20,6 +22,10 @@ def main(arguments=None):
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--functions", default=",".join(FUNCTIONS), help="names, with commas")
     parser.add_argument("--only", type=int, help="the number of the one call to make")
+    parser.add_argument(
+        "--climb", type=int, default=0, metavar="ROUNDS",
+        help="then change each function's worst call so often, and keep what is worse",
+    )
     options = parser.parse_args(arguments)
     build = csoftmax.show_config(mode="dicts")["isa"]
     limits = limits_of(build)
@@ -27,7 +33,7 @@ def main(arguments=None):
     if options.only is not None:
         call = Call(options.seed, options.only)
         print(call.described())
-        print("largest error in ULP:", perform(call, limits))
+        print(perform(call, limits))
         return 0
     wanted = options.functions.split(",")
     turns = [i for i, name in enumerate(FUNCTIONS) if name in wanted]
@@ -49,10 +55,19 @@ def main(arguments=None):
 
     table, failures = run_many(numbers, options.seed, limits, progress)
     print(f"{build}, {time.monotonic() - start:.0f} seconds")
-    print(f"{'function':<30}{'calls':>10}{'refused':>10}{'largest error, ULP':>20}")
+    print(f"{'function':<38}{'calls':>10}{'refused':>10}{'error, ULP':>12}{'of its limit':>14}")
     for name in wanted:
-        calls, refused, error = table[name]
-        print(f"{name:<30}{calls:>10}{refused:>10}{error:>20.3g}")
+        calls, refused, error, number = table[name]
+        print(f"{name:<38}{calls:>10}{refused:>10}{error.ulp:>12.3g}{error.share:>14.3g}")
+        if not options.climb or number is None:
+            continue
+        climb = Climb(Call(options.seed, number), limits)
+        try:
+            climb.climb(options.climb)
+        except Failure as failure:
+            failures.append((number, f"{failure}, after a climb, of {climb.described()}"))
+            continue
+        print(f"{'    after the climb':<58}{climb.error.ulp:>12.3g}{climb.error.share:>14.3g}")
     for number, text in failures:
         print(f"\npython -m tests.fuzz --seed {options.seed} --only {number}")
         print(text)

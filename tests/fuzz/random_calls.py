@@ -8,7 +8,7 @@ import traceback
 
 import numpy as np
 
-from ..contract import Failure, require
+from ..contract import Error, Failure, require
 from ..functions import FUNCTIONS as REGISTRY
 from .arguments import Arguments
 from .gradients import softmax_jacobian, vjp
@@ -115,7 +115,7 @@ class Call(Arguments):
 
 
 def perform(call, limits):
-    """Make the call and check what comes of it: the error in ULP, or None if it was refused."""
+    """Make the call and check what comes of it: its `Error`, or None if it was refused."""
     before = [buffer.tobytes() for buffer in call.buffers]
     out, function = call.out, REGISTRY[call.name]
     error = None
@@ -161,8 +161,12 @@ def put_back(out, buffers, before):
 
 
 def run_many(numbers, seed, limits, progress=None):
-    """The calls of these numbers; a table of what they gave, and failures as (number, text)."""
-    table = {name: [0, 0, 0.0] for name in FUNCTIONS}
+    """The calls of these numbers; a table of what they gave, and failures as (number, text).
+
+    For each function: how many calls, how many were refused, the error that was closest to its
+    limit, and the number of that call.
+    """
+    table = {name: [0, 0, Error(), None] for name in FUNCTIONS}
     failures, seen = [], set()
     for number in numbers:
         name = FUNCTIONS[number % len(FUNCTIONS)]
@@ -183,8 +187,8 @@ def run_many(numbers, seed, limits, progress=None):
             continue
         if error is None:
             row[1] += 1
-        else:
-            row[2] = max(row[2], error)
+        elif error > row[2]:
+            row[2:] = error, number
         if progress:
             progress(number)
     return table, failures
