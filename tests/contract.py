@@ -1222,7 +1222,7 @@ class BinaryLosses:
         self.missing = np.where(np.exp(-np.abs(z)) < 2 * TINY[computed], missing, 0)
 
     def limit(self, result):
-        return result.limits["log, one class" if self.is_weighted else "sigmoid"]
+        return result.limits["binary loss with weights" if self.is_weighted else "binary loss"]
 
     def hold(self, result, reduction):
         if reduction == "none":

@@ -38,6 +38,9 @@ def limits_of(build):
         "Hessian": 5 if has_fma else 6,
         "Hessian with temperature": 6 if has_fma else 7,
         "sigmoid": 3,
+        "binary loss": 3 if has_fma else 4,
+        # Of which two more products are rounded.
+        "binary loss with weights": 5 if has_fma else 6,
         # Relative errors.
         "divergence, float32": 1e-5 if has_fma else 1e-4,
         "divergence, float64": 1e-12,

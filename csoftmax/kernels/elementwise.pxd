@@ -39,7 +39,7 @@ cdef inline void compute_number(
     floating scale_error, floating *value, floating *loss, bint has_weights
 ) noexcept nogil:
     """The results that the function has."""
-    cdef floating x = operands[LOGITS][i], e, target, weight = 1, pos_weight = 1, right, wrong
+    cdef floating x = operands[LOGITS][i], e, right, wrong, weight = 1, pos_weight = 1
     if function == SIGMOID:
         value[0] = sigmoid_of(x, of_zero)
         return
@@ -47,15 +47,12 @@ cdef inline void compute_number(
         value[0] = log_sigmoid_of(x, of_zero)
         return
     e = exponential(-x if x > 0 else x, of_zero, PLAIN)
-    target = operands[COMPANION][i]
     if has_weights:
         weight = operands[WEIGHT][i]
         pos_weight = operands[POS_WEIGHT][i]
-    right = coefficient_of_right(target, weight, pos_weight)
-    wrong = coefficient_of_wrong(target, weight)
-    loss[0] = binary_cross_entropy_of(
-        x, e, right, wrong, target, weight, pos_weight, has_weights
-    )
+    right = coefficient_of_right(operands[COMPANION][i], weight, pos_weight)
+    wrong = coefficient_of_wrong(operands[COMPANION][i], weight)
+    loss[0] = binary_cross_entropy_of(x, e, right, wrong)
     if function == BINARY_CROSS_ENTROPY_AND_GRAD:
         value[0] = binary_cross_entropy_grad_of(x, e, right, wrong, scale, scale_error)
 
