@@ -134,7 +134,8 @@ def in_float64(given, name):
     dtype = getattr(given, "dtype", None)
     if not isinstance(dtype, np.dtype) and getattr(dtype, "kind", "O") in NUMBERS_OF_PANDAS:
         return f': {name}.to_numpy("float64", na_value=np.nan)'
-    if float64_of(np.asarray(given)) is None:
+    numbers = float64_of(np.asarray(given))
+    if numbers is None or np.isnan(numbers).all():    # as of None alone
         return ""
     return f": np.asarray({name}, float) makes float64 of it"
 
