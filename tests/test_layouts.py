@@ -42,6 +42,7 @@ def parts_that_broadcast(operands):
     ("name", "axis"),
     [(name, axis) for name, call in CALLS.items() for axis in AXES[call.function.axes]], ids=str,
 )  # fmt: skip
+@best_build
 def test_axes(name, axis, dtype, build, limits):
     call = CALLS[name]
     for shape in ((4, 5, 6), (2, 300, 3), (130, 2, 40), (1, 1, 1), (3, 0, 2)):

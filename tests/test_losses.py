@@ -75,13 +75,14 @@ def test_means_of_close_parameters_differ():
     "name", [name for name, call in CALLS.items() if "indices" in call.operands]
 )
 def test_any_number_may_be_ignored(name, dtype, limits):
-    for n, layout in itertools.product((3, 17, 129, 4097), LAYOUTS):
-        for ignore_index in (-1, 0, 2, n, 10**18):
-            call = CALLS[name]
-            call = replace(call, others=call.others | {"ignore_index": ignore_index})
-            operands = operands_of_rows(call.operands, rows(normal, 9, n, dtype), [0.7])
-            operands["indices"][1::7] = ignore_index
-            hold(call, limits, operands, layout)
+    """Each with every length; layouts take turns."""
+    cases = itertools.product((3, 17, 129, 4097), (-1, 0, 2, None, 10**18))
+    for (n, ignore_index), layout in zip(cases, itertools.cycle(LAYOUTS), strict=False):
+        call, ignored = CALLS[name], n if ignore_index is None else ignore_index
+        call = replace(call, others=call.others | {"ignore_index": ignored})
+        operands = operands_of_rows(call.operands, rows(normal, 9, n, dtype), [0.7])
+        operands["indices"][1::7] = ignored
+        hold(call, limits, operands, layout)
 
 
 def derivatives(total, x):
