@@ -93,6 +93,7 @@ class BuildKernels(build_ext):
             if name != "cpu":
                 extension.extra_compile_args = [*extension.extra_compile_args, *openmp, *optional]
                 extension.extra_link_args = openmp
+        self.parallel = self.parallel or True    # at once, as many as there are CPUs
         super().build_extensions()
 
     def compiles(self, program, flags, link=False):
