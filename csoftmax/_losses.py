@@ -517,7 +517,7 @@ def as_wide_as(logits, *weights):
     1e39 infinite. Also the type of their results."""
     dtype = computed_type(logits)
     if dtype == np.float32 and not all(fits_float32(weight) for weight in weights):
-        logits = logits.astype(np.float64)
+        logits = in_type(np.float64, logits)
     return logits, dtype
 
 

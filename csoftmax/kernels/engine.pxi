@@ -18,8 +18,8 @@ from csoftmax.kernels.arithmetic cimport (
 from csoftmax.kernels.candidates cimport MOST_PLACES, Selection, bytes_of_candidates
 from csoftmax.kernels.copies cimport FEW, copy_masked, copy_rows
 from csoftmax.kernels.formulas cimport (
-    Difference, WeightedSums, coefficient, excess_of_exp, from_higher, half_difference, is_finite,
-    is_small, log_of_sum, sum_of_exponentials, with_sign,
+    DISTANCE_UNIT, Difference, WeightedSums, coefficient, excess_of_exp, from_higher, half_difference, is_finite,
+    is_small, log_of_sum, sum_of_exponentials, dd_scaled,
 )
 from csoftmax.kernels.functions cimport (
     UNKNOWN_SIGN, correct_leads, curvature_of, set_center, set_divergence, set_entropy,
@@ -1164,7 +1164,7 @@ cdef void sum_row_apart(
     if sum.hi == 0:
         return
     sign[0] = 1 if sum.hi > 0 else -1
-    sum = log_apart(with_sign(sum, sign[0]), power, maximum)
+    sum = log_apart(dd_scaled(sum, sign[0]), power, maximum)
     result[0] = sum.hi + sum.lo
 
 
@@ -1239,7 +1239,10 @@ cdef void add_infinite_weights(
                         <const floating *> (target + i * plan.stride[COMPANION])
                     )[0]
                 if share != 0:
-                    tile.row_result[r - begin] += weights[i] * share * tile.of.loss.weight[r - begin]
+                    tile.weights_hi[r - begin] += weights[i] * share
+                    tile.row_result[r - begin] += (
+                        weights[i] * share * tile.of.loss.weight[r - begin]
+                    )
                     tile.factor_hi[r - begin] = NAN
 
 
@@ -1278,7 +1281,7 @@ cdef void sum_large_grads(
                     continue
                 term = (<const floating *> (grad + i * plan.stride[COMPANION]))[0] * unit
                 if are_logarithms:
-                    sum = dd_add[double](sum, from_double(term), 0)
+                    sum = dd_add[double](sum, from_double(term + 0 * (probability - probability)), 0)
                 else:
                     sum = dd_add[double](
                         sum, dd_mul[double](from_double(probability), from_double(term), 0), 0
@@ -1302,7 +1305,7 @@ cdef void finish_tile(
         set_softmax[floating](tile, True, 0)
         set_logsumexp[floating](tile, True, 0)
         if job.has_extremes:
-            add_given_maxima[floating](job, block, begin, tile, 0)
+            add_given_maxima(job, block, begin, tile)
     elif function == WEIGHTED_LOGSUMEXP:
         if set_weighted_logsumexp[floating](tile, job.plan.n, 0):
             sum_rows_apart[floating](job, block, begin, tile, 0)
@@ -1500,30 +1503,24 @@ cdef void change_rows_for_extremes(
                 x, tile.logits.class_step, tile.classes, 0, &maximum,
                 temperature_given(job, part, r - part.first),
             )
+            if job.operation.function == SOFTMAX_AND_LOGSUMEXP:
+                tile.of.extreme.given_maximum[r - begin] = maximum.value
 
 
 cdef void add_given_maxima(
-    const Job *job, const Block *block, npy_intp begin, Tile *tile, floating type_tag
+    const Job *job, const Block *block, npy_intp begin, Tile *tile
 ) noexcept nogil:
     """Over T, to logsumexps at extreme temperatures, where the maximum that is left is 0."""
-    cdef const Plan *plan = job.plan
     cdef const Part *part
-    cdef const char *mask = NULL
     cdef double temperature, given
     cdef npy_intp p, r
     for p in range(block.count):
         part = block.parts + p
         for r in range(max(begin, part.first), min(begin + tile.rows, part.first + part.rows)):
             temperature = temperature_given(job, part, r - part.first)
-            if not is_extreme(temperature) or tile.maximum[r - begin] != 0:
-                continue
-            if is_masked(job):
-                mask = part.places[MASK] + (r - part.first) * plan.strides[0][MASK]
-            given = maximum_of[floating](
-                part.places[LOGITS] + (r - part.first) * plan.strides[0][LOGITS],
-                plan.stride[LOGITS], plan.n, mask, plan.stride[MASK], 0
-            ).value
-            if given != 0:    # 0 / 0 is what the first maximum has at temperature 0
+            given = tile.of.extreme.given_maximum[r - begin]
+            # 0 / 0 is what the first maximum has at temperature 0.
+            if is_extreme(temperature) and tile.maximum[r - begin] == 0 and given != 0:
                 tile.row_result[r - begin] += given / temperature
 
 
@@ -1903,7 +1900,10 @@ cdef void combine_chunks(LongRow *all, floating type_tag) noexcept nogil:
         elif job.weighing == BY_EXPONENTIALS:
             continue
         part_weighted.distances = from_higher[double](
-            part_weighted.distances, part_weighted.weights, whole.maximum[0], reference_of(chunk), 0
+            part_weighted.distances,
+            dd_scaled(part_weighted.weights, DISTANCE_UNIT) if job.weighing == BY_EXPONENTIALS
+            else part_weighted.weights,
+            whole.maximum[0], reference_of(chunk), 0,
         )
         weighted.weights = dd_add[double](weighted.weights, part_weighted.weights, 0)
         weighted.distances = dd_add[double](weighted.distances, part_weighted.distances, 0)
@@ -2081,6 +2081,8 @@ cdef void compute_long_row(
         all.maximum = maximum_of[floating](
             logits, plan.stride[LOGITS], plan.n, mask, plan.stride[MASK], 0
         )
+        if job.operation.function == SOFTMAX_AND_LOGSUMEXP:
+            whole.of.extreme.given_maximum[0] = all.maximum.value
     if is_divergence(job):
         of_target = all
         of_target.whole = <Tile *> (all.chunks + all.count)

@@ -11,7 +11,8 @@ nor is the distance of a logit from the maximum. So nothing cancels in
     sum_j c_j (-log p_j) = (sum_j c_j) log S + sum_j c_j (maximum - x_j) / T
 
 Distances are kept in units of 2^64, so that they can be summed before they are divided by T,
-however large logits are.
+however large logits are. Those of an entropy are not: times p they are never large, but may be as
+small as p.
 """
 
 from cython cimport floating
@@ -59,10 +60,10 @@ cdef inline DoubleDouble log_sum_from(
     return from_double(log_sum.hi + log_sum.lo) if floating is float else log_sum
 
 
-cdef inline DoubleDouble with_sign(DoubleDouble x, double sign) noexcept nogil:
-    """Times 1 or -1."""
-    x.hi *= sign
-    x.lo *= sign
+cdef inline DoubleDouble dd_scaled(DoubleDouble x, double scale) noexcept nogil:
+    """Times a power of two, or minus one."""
+    x.hi *= scale
+    x.lo *= scale
     return x
 
 
@@ -82,7 +83,7 @@ cdef inline DoubleDouble log_of_sum(
     quotient = dd_mul[floating](d, dd_reciprocal[floating](sum, 0), 0)
     d.hi = -quotient.hi if is_below else d.hi
     d.lo = -quotient.lo if is_below else d.lo
-    d = with_sign(log_1p(d), -1 if is_below else 1)
+    d = dd_scaled(log_1p(d), -1 if is_below else 1)
     return from_double(d.hi + d.lo) if floating is float else d
 
 
@@ -140,15 +141,15 @@ cdef inline DoubleDouble quotient(double a, double b, floating type_tag) noexcep
 
 
 cdef inline DoubleDouble over_temperature(
-    DoubleDouble distances, double temperature, floating type_tag
+    DoubleDouble distances, double temperature, double unit, floating type_tag
 ) noexcept nogil:
     """No longer in units. What is infinite or NaN has no errors."""
     cdef DoubleDouble quotient = from_double(distances.hi / temperature)
     if floating is double:
         quotient.lo = exact_fma(-quotient.hi, temperature, distances.hi) + distances.lo
-        quotient.lo = quotient.lo / temperature * DISTANCE_UNIT
+        quotient.lo = quotient.lo / temperature * unit
         quotient.lo = value_or_zero(quotient.lo, is_finite(quotient.hi))
-    quotient.hi *= DISTANCE_UNIT
+    quotient.hi *= unit
     return quotient
 
 
@@ -199,10 +200,12 @@ cdef inline WeightedSums times_weight(
 
 
 cdef inline double weighted_sum(
-    WeightedSums sums, DoubleDouble log_sum, double temperature, floating type_tag
+    WeightedSums sums, DoubleDouble log_sum, double temperature, double unit, floating type_tag
 ) noexcept nogil:
     """Of all -log p_j. What is infinite has no errors to add."""
-    cdef DoubleDouble distances = over_temperature[floating](sums.distances, temperature, 0), total
+    cdef DoubleDouble total, distances = over_temperature[floating](
+        sums.distances, temperature, unit, 0
+    )
     cdef double plain = distances.hi + sums.weights.hi * (log_sum.hi + log_sum.lo)
     if floating is float:    # a double has digits to spare
         return plain
@@ -222,7 +225,7 @@ cdef inline double grad_of_class(
     part.lo = -part.lo if is_maximum else part.lo
     difference = dd_add[floating](
         dd_add[floating](
-            weights if is_maximum else from_double(0), with_sign(coefficient, -1), 0
+            weights if is_maximum else from_double(0), dd_scaled(coefficient, -1), 0
         ), part, 0,
     )
     difference.hi += difference.lo

@@ -14,9 +14,9 @@ from csoftmax.kernels.arithmetic cimport (
     exp_params, exponential, from_double, log_1p, two_sum, value_or_zero,
 )
 from csoftmax.kernels.formulas cimport (
-    Difference, WeightedSums, excess_over_log, grad_of_class, half_difference, is_finite,
+    DISTANCE_UNIT, Difference, WeightedSums, coefficient as class_coefficient, excess_over_log, grad_of_class, half_difference, is_finite,
     log_of_sum, log_sum_from, quotient, sum_of_exponentials, times_weight, weighted_sum, with_class,
-    with_sign,
+    dd_scaled,
 )
 from csoftmax.kernels.lanes cimport START_OF_SUM
 from csoftmax.kernels.passes cimport MAX_TERMS, Tile, in_type_of, params_of, set_other_params
@@ -170,7 +170,7 @@ cdef inline bint set_weighted_logsumexp(
         else:
             smallest = terms * max(smallest * 2.0**-965, 2.0**-1018)
         is_known = is_finite(tile.maximum[r]) & is_finite(total) & (fabs(total) > smallest)
-        others = log_of_sum[floating](with_sign(sums.weights, sign), with_sign(others, sign), 0)
+        others = log_of_sum[floating](dd_scaled(sums.weights, sign), dd_scaled(others, sign), 0)
         others = dd_add[floating](from_double(tile.maximum[r]), others, 0)
         tile.row_result[r] = others.hi + others.lo
         tile.of.weighted_sum.row_sign[r] = sign if is_known else UNKNOWN_SIGN
@@ -193,7 +193,7 @@ cdef inline void set_entropy(Tile *tile, floating type_tag) noexcept nogil:
         sums.distances = dd_mul[floating](sums.distances, inverse, 0)
         sums.weights = from_double(1)
         entropy = weighted_sum[floating](
-            sums, log_sum_from[floating](others, tile.residue[r], 0), tile.temperature[r], 0
+            sums, log_sum_from[floating](others, tile.residue[r], 0), tile.temperature[r], 1, 0
         )
         tile.row_result[r] = entropy if is_finite(tile.maximum[r]) else NAN
 
@@ -229,7 +229,8 @@ cdef inline void set_loss(
             )
         loss = weighted_sum[floating](
             times_weight[floating](sums, tile.of.loss.weight[r], 0),
-            log_sum_from[floating](others, tile.residue[r], 0), tile.temperature[r], 0
+            log_sum_from[floating](others, tile.residue[r], 0), tile.temperature[r],
+            DISTANCE_UNIT, 0,
         )
         tile.row_result[r] = loss if is_finite(tile.maximum[r]) else NAN
         if has_grad:
@@ -255,7 +256,9 @@ cdef inline void set_loss(
                 others, inverse,
                 exponential(<floating> tile.of.loss.target_logit[r], &params, GENERAL),
                 tile.of.loss.target_logit[r] == tile.maximum[r], sums.weights,
-                from_double((tile.share + tile.offset) * tile.of.loss.class_weight[r]), scale, 0
+                class_coefficient[floating](
+                    1, tile.of.loss.class_weight[r], tile.share, tile.offset, 0
+                ), scale, 0
             )
 
 
@@ -298,7 +301,7 @@ cdef inline void set_hessian(
             )
         tile.of.loss.curvature[r] = scale_now(curvature)
         tile.of.loss.curvature_at_end[r] = scale_later(curvature)
-        of_largest = dd_add[floating](from_double(1), with_sign(share, -1), 0)
+        of_largest = dd_add[floating](from_double(1), dd_scaled(share, -1), 0)
         of_largest = dd_mul[floating](
             dd_mul[floating](of_largest, share, 0), from_double(tile.of.loss.curvature[r]), 0
         )

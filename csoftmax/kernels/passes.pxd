@@ -24,7 +24,7 @@ from csoftmax.kernels.arithmetic cimport (
 )
 from csoftmax.kernels.copies cimport kept_or_minus_infinity
 from csoftmax.kernels.formulas cimport (
-    coefficient, distance, divergence_grad, divergence_term, half_log_ratio, hessian_of_class,
+    DISTANCE_UNIT, coefficient, distance, divergence_grad, divergence_term, half_log_ratio, hessian_of_class,
     is_finite, log_probability, product_difference, scaled, times_inverse,
 )
 from csoftmax.kernels.lanes cimport (
@@ -128,12 +128,17 @@ cdef struct ProductFields:
     double grad_unit[ROW_SLOTS]       # by which gradients are multiplied; in their type
 
 
+cdef struct ExtremeFields:
+    double given_maximum[ROW_SLOTS]   # of logits that an extreme temperature has changed
+
+
 cdef union FieldsOf:
     # A tile is on the stack, of which threads may have 128 KiB.
     LossFields loss
     DivergenceFields divergence
     WeightedSumFields weighted_sum
     ProductFields product
+    ExtremeFields extreme
 
 
 cdef struct Tile:
@@ -546,7 +551,7 @@ cdef inline void weigh_lane(
     elif weighing == BY_EXPONENTIALS:
         e = value_or_zero(e, counts)
         apart = value_or_zero(distance(maximum, x), e != 0)
-        add_product[floating](sums_hi, sums_lo, e, apart, 0)
+        add_product[floating](sums_hi, sums_lo, DISTANCE_UNIT * e, apart, 0)    # not in units
     elif weighing == DIVERGENCES:
         e = value_or_zero(e, counts)
         target_e = value_or_zero(target_e, counts)
