@@ -465,24 +465,33 @@ cdef inline void store_part(
     )
 
 
+cdef void load_parts(
+    const Job *job, const Block *block, int role, npy_intp first, npy_intp classes, const View *to,
+    floating type_tag
+) noexcept nogil:
+    cdef npy_intp p
+    for p in range(block.count):
+        load_part[floating](job, block.parts + p, role, first, classes, to[0], 0)
+
+
 cdef View loaded(
     const Job *job, const Block *block, int role, int slot, npy_intp first, npy_intp classes,
     char *copies, floating type_tag
 ) noexcept nogil:
     """Classes from `first` on, where they are or copied."""
     cdef View view, rest
-    cdef npy_intp p, done = 0, count
+    cdef npy_intp done = 0
     if lies_right(job, role, sizeof(floating)):
         return view_of_part[floating](job, block.parts, role, first, 0)
     view = rest = view_of_copy[floating](job, copies, slot, block.rows, classes, 0)
     if job.layout == COLUMNS and block.rows < view.class_step:
         memset(view.data, 0, classes * view.class_step * sizeof(floating))
-    while done < classes and (done == 0 or not must_stop()):    # columns may be long
-        count = min(classes - done, <npy_intp> MANY_CLASSES)
-        for p in range(block.count):
-            load_part[floating](job, block.parts + p, role, first + done, count, rest, 0)
-        rest.data = <floating *> rest.data + count * rest.class_step
-        done += count
+    while classes - done > MANY_CLASSES and not must_stop():    # columns may be long
+        load_parts[floating](job, block, role, first + done, MANY_CLASSES, &rest, 0)
+        rest.data = <floating *> rest.data + MANY_CLASSES * rest.class_step
+        done += MANY_CLASSES
+    classes = min(classes - done, MANY_CLASSES)
+    load_parts[floating](job, block, role, first + done, classes, &rest, 0)
     return view
 
 

@@ -106,8 +106,10 @@ static __attribute__((noinline)) int csoftmax_must_stop_at(int64_t time) {
     return call->reason != GOES_ON;
 }
 
-static inline int csoftmax_must_stop(void) {
-    return csoftmax_must_stop_at(now());
+/* Cold: a loop that calls it keeps its vectors in registers but for this. */
+static __attribute__((noinline, cold)) int csoftmax_must_stop(void) {
+    csoftmax_call *call = csoftmax_call_here();
+    return call->python == NULL ? call->reason != GOES_ON : csoftmax_must_stop_at(now());
 }
 
 /* NULL if there is none, and the call stops. Seen by tracemalloc; needs no GIL. */
