@@ -55,13 +55,17 @@ def as_numbers(x):
     return x.astype(computed_type(x.dtype))
 
 
-def as_weights(weight, computed):
-    """In the type of the computation, if it holds them: else that is float64."""
-    weight = np.asarray(weight)
-    wide = weight.astype(LONG)
-    narrow = weight.astype(computed)
-    too_small = (np.abs(narrow) < TINY[computed]) & (wide != 0)
-    return wide if (too_small | (np.isinf(narrow) & ~np.isinf(wide))).any() else narrow
+def inner_type(computed, *weights):
+    """That of the computation: float64 where float32 doesn't hold a weight."""
+    for weight in weights:
+        if weight is None:
+            continue
+        weight = np.asarray(weight).astype(LONG)
+        narrow = weight.astype(computed)
+        too_small = (np.abs(narrow) < TINY[computed]) & (weight != 0)
+        if (too_small | (np.isinf(narrow) & ~np.isinf(weight))).any():
+            return F64
+    return computed
 
 
 def axes_of(axis, ndim):
@@ -586,12 +590,13 @@ def losses_of(
     values, target = as_numbers(logits), np.asarray(target)
     shape, axes, computed = values.shape, axes_of(axis, values.ndim), values.dtype
     if target.ndim == values.ndim:
-        target = as_rows(target, axes).astype(computed)
+        target = as_rows(target, axes).astype(inner_type(computed, weight))
     else:
         target = target.reshape(-1).astype(np.int64)
     losses = Losses(
         as_rows(values, axes), target, of_rows(temperature, shape, axes),
-        None if weight is None else as_weights(weight, computed), float(label_smoothing),
+        None if weight is None else np.asarray(weight).astype(inner_type(computed, weight)),
+        float(label_smoothing),
         ignore_index, None if sample_weight is None else of_rows(sample_weight, shape, axes),
         as_rows(np.broadcast_to(True if where is None else where, shape), axes),
     )  # fmt: skip
@@ -613,6 +618,7 @@ class Losses:
             target.ndim == 1 and weight is None and not smoothing and sample_weight is None
         )
         self.target = target
+        self.is_smoothed = smoothing > 0
         if self.n:
             self.c, self.divisor = coefficients(
                 target, self.n, weight, smoothing, ignore_index, sample_weight
@@ -750,6 +756,7 @@ class Losses:
         difference = first - self.c
         # The largest probability is 1 less the share of the others, which has the digits.
         is_largest = np.arange(self.n) == self.rows.argmax[:, None]
+        is_largest &= (self.rows.others_share < 0.5)[:, None]
         of_others = np.where(is_largest, 0, self.c).sum(-1, keepdims=True)
         share = weights * self.rows.others_share[:, None]
         difference = np.where(is_largest, of_others - share, difference)
@@ -767,7 +774,9 @@ class Losses:
         right, terms = difference * factor, terms.max(-1, initial=0) * np.abs(factor[:, 0])
         # Of the class that has nearly all, and of one-hot rows, each component by itself.
         of_largest = np.maximum(np.abs(of_others), np.abs(share)) * np.abs(factor)
-        is_own = is_largest & (self.rows.others_share < 0.5)[:, None]
+        is_own = is_largest
+        if self.target.ndim == 1 and self.is_smoothed:    # then of the target alone
+            is_own = is_largest & (np.arange(self.n) == self.target[:, None])
         scale = np.where(is_own, of_largest, terms[:, None])
         is_one_hot = (self.c != 0).sum(-1) == 1
         scale[is_one_hot] = np.abs(right[is_one_hot])
@@ -816,7 +825,9 @@ def hold_nll_loss(
     places = np.flatnonzero((indices != ignore_index) & (of_sample != 0))
     if len(places):
         losses[places] = -as_rows(values, axes)[places, indices[places]].astype(LONG)
-        of_class = None if weight is None else as_weights(weight, computed)
+        of_class = None
+        if weight is not None:
+            of_class = np.asarray(weight).astype(inner_type(computed, weight))
         weights[places] = 1 if weight is None else of_class[indices[places]]
         weights *= of_sample
         does_not_count = (weights == 0) & (losses == INF)
@@ -1193,10 +1204,10 @@ class BinaryLosses:
 
     def __init__(self, x, target, weight, pos_weight):
         shape, computed = x.shape, x.dtype
-        z, t = (np.asarray(one).astype(computed).astype(LONG) for one in (x, target))
-        w, v = (
-            np.asarray(LONG(1) if one is None else as_weights(one, computed).astype(LONG))
-            for one in (weight, pos_weight)
+        inner = inner_type(computed, weight, pos_weight)
+        z, t, w, v = (
+            np.asarray(LONG(1) if one is None else np.asarray(one).astype(inner).astype(LONG))
+            for one in (x, target, weight, pos_weight)
         )
         # A part whose coefficient is 0 doesn't count.
         positive = np.where(v * t == 0, 0, v * t * softplus(-z))

@@ -216,6 +216,7 @@ cdef inline void set_loss(
     cdef DoubleDouble others, inverse, factor, coefficient
     cdef ExpParams params
     cdef double loss, scale
+    cdef bint has_one
     for r in range(tile.padded):
         sums = weighted_sums_of_row(tile, r)
         others = sum_of_row(tile, r)
@@ -242,7 +243,8 @@ cdef inline void set_loss(
             )
             factor = dd_mul[floating](inverse, sums.weights, 0)
             factor = dd_mul[floating](factor, from_double(scale_now(scale)), 0)
-            tile.factor_hi[r] = factor.hi if is_finite(tile.maximum[r]) else NAN
+            has_one = is_finite(tile.maximum[r]) & is_finite(sums.weights.hi)
+            tile.factor_hi[r] = factor.hi if has_one else NAN
             tile.factor_lo[r] = factor.lo
         if has_grad and not has_indices:
             coefficient.hi = tile.of.loss.coefficient_hi[r]
