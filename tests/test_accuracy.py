@@ -257,3 +257,80 @@ def test_a_class_that_has_everything(n, temperature, dtype, build):
     for columns, axis in ((x, -1), (np.ascontiguousarray(x.T), 0)):
         result = csoftmax.softmax(columns, axis, temperature=temperature)
         assert (np.abs(result.max(axis) - 1) <= tolerance).all()
+
+
+# A gradient's small component beside a class that has nearly all.
+
+
+@each_layout
+@pytest.mark.parametrize("n", [2, 3, 17, 40, 300, 9001])
+def test_small_components_of_gradients(n, layout, dtype, build, limits):
+    """Of one-hot targets, as of class indices: each component by itself."""
+    rng = np.random.default_rng(n)
+    x, target = rng.normal(size=(40, n)), rng.integers(n, size=40)
+    x[np.arange(40), target] += rng.uniform(0, 60 if dtype == np.float64 else 25, 40)
+    x = x.astype(dtype)
+    exact = Exact(x).gradient(target)
+    logits, axis = layout(x)
+    one_hot = layout((np.arange(n) == target[:, None]).astype(dtype))[0]
+    for given in (target, one_hot):
+        grad = csoftmax.cross_entropy_value_and_grad(logits, given, axis, reduction="sum")[1]
+        error = largest_error(np.moveaxis(grad, axis, -1), exact, dtype)
+        assert error <= limits["gradient"]
+
+
+@each_layout
+@pytest.mark.parametrize("n", [2, 3, 17, 40, 300, 9001])
+def test_small_components_of_log_softmax_vjp(n, layout, dtype, build, limits):
+    """From log-probabilities close to 0: of the digits of these, and of what gradients leave."""
+    rng = np.random.default_rng(n)
+    x = rng.normal(size=(40, n))
+    x[:, n // 2] += rng.uniform(0, 60 if dtype == np.float64 else 25, 40)
+    log_y = csoftmax.log_softmax(x).astype(dtype)
+    for grad in (rng.normal(size=(40, n)), np.arange(n) == n // 2, np.arange(n) != n // 2):
+        grad = np.broadcast_to(grad, (40, n)).astype(dtype)
+        laid, axis = layout(log_y)
+        result = csoftmax.log_softmax_vjp(layout(grad)[0], laid, axis)
+        result = np.moveaxis(result, axis, -1)[:, n // 2]
+        wide, y = grad.astype(LONG), log_y.astype(LONG)
+        others = np.delete(wide, n // 2, -1).sum(-1)
+        less = np.expm1(y[:, n // 2])
+        exact = -others - less * wide.sum(-1)
+        near = np.abs(y[:, n // 2]) < 0.3
+        scale = np.maximum(np.abs(others), np.abs(less * wide.sum(-1)))
+        # A sum in float64 is what there is for float32.
+        scale = np.maximum(scale, 2.0**-26 * np.abs(wide).max(-1))
+        assert largest_error(result[near], exact[near], dtype, scale[near]) <= limits["gradient"]
+
+
+def test_jacobian_beside_a_certain_class(dtype, build):
+    """Its rows sum to 0, where 1 - p has no digits left."""
+    y = csoftmax.softmax(np.array([[30.0, 0, 1], [0, 40.0, 1], [1, 2, 3]], dtype))
+    jacobian = csoftmax.softmax_jacobian(y).astype(LONG)
+    sums, largest = np.abs(jacobian.sum(-1)), np.abs(jacobian).max(-1)
+    assert (sums <= 2 * np.finfo(dtype).eps * largest).all()
+
+
+def test_products_whose_sum_is_beyond_the_range(build):
+    log_p = csoftmax.log_softmax(np.zeros(4, np.float32))
+    result = csoftmax.log_softmax_vjp(np.full(4, 1e38, np.float32), log_p)
+    assert (np.abs(result) <= 4 * np.spacing(np.float32(1e38))).all()
+    y, grad = np.array([0.25, 0.25, 0.5]), np.array([9e307, -9e307, 9e307])
+    right = [6.75e307, -1.125e308, 4.5e307]
+    np.testing.assert_allclose(csoftmax.log_softmax_vjp(grad, np.log(y)), right, 1e-15)
+    np.testing.assert_allclose(
+        csoftmax.softmax_vjp(grad, y), [1.125e307, -3.375e307, 2.25e307], 1e-15
+    )
+    for n in (5, 100, 5000):
+        for dtype, size in ((np.float32, 3e38), (np.float64, 1.7e308)):
+            y = csoftmax.log_softmax(np.random.default_rng(n).normal(size=(4, n)).astype(dtype))
+            grad = np.full((4, n), size, dtype)
+            grad[:, ::2] *= -1
+            exact = grad.astype(LONG) - np.exp(y.astype(LONG)) * grad.astype(LONG).sum(-1)[:, None]
+            for result in (
+                csoftmax.log_softmax_vjp(grad, y), csoftmax.log_softmax_vjp(grad.T, y.T, 0).T
+            ):
+                is_within = np.abs(exact) <= np.finfo(dtype).max
+                part = (result.astype(LONG) - exact)[is_within] / size
+                assert (np.abs(part) <= 4 * np.finfo(dtype).eps).all()
+                assert np.isinf(result[~is_within]).all()

@@ -257,3 +257,105 @@ def test_the_smallest_probabilities(dtype):
     assert (abs(certain - right) <= tiny).all()
     assert (abs(grad[:, 1] - right) <= tiny).all()
     assert (abs(csoftmax.entropy(x) - right * (1 - x[:, 1])) <= 2 * limit * tiny).all()
+
+
+# Zero times infinity, and numbers beyond the range on the way. Right values: exact arithmetic.
+
+LOGITS = np.array([[1.0, 2.0, 3.0], [0.0, 1.0, 0.0]])
+OF_TWO = 1.4795253391882157    # the mean loss of the classes 0 and 1
+
+
+@pytest.mark.parametrize("nothing", [np.inf, -np.inf, np.nan])
+@pytest.mark.parametrize("layout", LAYOUTS[:2])
+@pytest.mark.parametrize("n", [3, 40, 9001])
+def test_weights_of_absent_classes_dont_count(nothing, layout, n, dtype):
+    """As the balanced weights of a class without a sample are: as if they were 0."""
+    rng = np.random.default_rng(n)
+    z, target = rng.normal(size=(5, n)).astype(dtype), np.array([0, 1, 0, -100, 1])
+    weight = rng.exponential(size=n)
+    soft = rng.dirichlet(np.ones(n), 5) * (np.arange(n) < n // 2)
+    one_hot = np.arange(n) == np.where(target < 0, 0, target)[:, None]
+    finite, absent = weight.copy(), weight.copy()
+    absent[n // 2 + 1 :], finite[n // 2 + 1 :] = nothing, 0
+    others = {"temperature": 0.7, "sample_weight": [1.0, 2.0, 0.5, 3.0, 0.0]}
+    laid, axis = layout(z)
+    for given in (target, layout(one_hot.astype(dtype))[0], layout(soft.astype(dtype))[0]):
+        for reduction, more in itertools.product(("mean", "none"), ({}, others)):
+            keywords = {"reduction": reduction} | more
+            expected = csoftmax.cross_entropy_value_and_grad(
+                laid, given, axis, weight=finite, **keywords
+            )
+            result = csoftmax.cross_entropy_value_and_grad(
+                laid, given, axis, weight=absent, **keywords
+            )
+            for one, other in zip(result, expected, strict=True):
+                np.testing.assert_array_equal(one, other)
+                assert np.isfinite(one).all()
+            loss = csoftmax.cross_entropy(laid, given, axis, weight=absent, **keywords)
+            np.testing.assert_array_equal(loss, expected[0])
+
+
+def test_an_infinite_weight_of_a_target_makes_its_loss_infinite(dtype):
+    z, weight = LOGITS.astype(dtype), [1.0, np.inf, 1.0]
+    for target in ([0, 1], np.eye(3)[[0, 1]]):
+        losses, grad = csoftmax.cross_entropy_value_and_grad(
+            z, target, weight=weight, reduction="none"
+        )
+        assert losses[1] == np.inf and np.isfinite(losses[0])
+        assert not np.isfinite(grad[1]).any() and np.isfinite(grad[0]).all()
+    smoothed = csoftmax.cross_entropy(z, [0, 0], weight=weight, label_smoothing=0.1)
+    assert smoothed == np.inf    # of which every class is a target
+
+
+@pytest.mark.parametrize("weight", [1e-304, 1.7e308, 1e-50, 1e39, 1e-320])
+def test_means_with_weights_beyond_the_range(weight, dtype):
+    z, target, weights = LOGITS.astype(dtype), [0, 1], np.full(3, weight)
+    rows = np.full(2, weight)
+    rtol = 8 * np.finfo(dtype).eps if weight > 1e-310 else 0.01    # or its own few digits
+    expected = csoftmax.cross_entropy_value_and_grad(z, target)
+    for given in ({"weight": weights}, {"sample_weight": rows}):
+        loss, grad = csoftmax.cross_entropy_value_and_grad(z, target, **given)
+        np.testing.assert_allclose(loss, OF_TWO, rtol)
+        np.testing.assert_allclose(grad, expected[1], rtol)
+        assert grad.dtype == dtype
+        np.testing.assert_allclose(csoftmax.cross_entropy(z, target, **given), OF_TWO, rtol)
+        log_p = csoftmax.log_softmax(z)
+        np.testing.assert_allclose(csoftmax.nll_loss(log_p, target, **given), OF_TWO, rtol)
+
+
+def test_weights_that_float32_does_not_hold():
+    """Are computed with in float64; the losses have the logits' type again."""
+    z, target = LOGITS.astype(np.float32), [0, 1]
+    losses, grad = csoftmax.cross_entropy_value_and_grad(
+        z, target, weight=np.full(3, 1e-41), sample_weight=[1e6, 1e6], reduction="none"
+    )
+    plain, plain_grad = csoftmax.cross_entropy_value_and_grad(z, target, reduction="none")
+    assert losses.dtype == grad.dtype == np.float32
+    np.testing.assert_allclose(losses, plain * 1e-35, 1e-6)
+    np.testing.assert_allclose(grad, plain_grad * 1e-35, 1e-6)
+    out = np.empty_like(z)
+    loss, binary = csoftmax.binary_cross_entropy_value_and_grad(
+        z, np.ones_like(z), weight=np.float64(1e39), reduction="none", out=out
+    )
+    assert binary is out and loss.dtype == np.float32
+    right = 1e39 * np.log1p(np.exp(-LOGITS))
+    np.testing.assert_allclose(loss, np.where(right < 3.4e38, right, np.inf), 1e-6)
+
+
+def test_means_and_sums_whose_sum_on_the_way_is_too_large():
+    z = np.array([[0, -1.2e308]] * 4)
+    assert csoftmax.cross_entropy(z, [1] * 4) == 1.2e308
+    assert csoftmax.nll_loss(z, [1] * 4) == 1.2e308
+    assert csoftmax.binary_cross_entropy(z[:, 1], np.ones(4)) == 1.2e308
+    signs = {"sample_weight": [1.0, 1.0, -1.0, -1.0], "reduction": "sum"}
+    assert csoftmax.cross_entropy(z, [1] * 4, **signs) == 0
+    assert csoftmax.cross_entropy(z, [1] * 4, reduction="sum") == np.inf
+    small = csoftmax.cross_entropy(z[:1], [1], weight=[1.0, 12.0], sample_weight=[0.07])
+    np.testing.assert_allclose(small, 1.2e308, 1e-15)
+
+
+def test_entropies_and_losses_at_a_tiny_temperature():
+    p = np.exp(LONG(-69))
+    for x in ([0.0, -69e-280], [-69e-280, 0.0]):
+        entropy = csoftmax.entropy(x, temperature=1e-280)
+        np.testing.assert_allclose(entropy, float(p * 70), 1e-13)

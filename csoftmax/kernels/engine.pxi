@@ -55,9 +55,10 @@ cdef struct Operation:
 cdef struct LossTerms:
     # Of a whole call.
     int64_t ignore_index
-    # Both times a unit of the weights, so that a mean doesn't overflow where its divisor would.
+    # Both times a unit of the class weights; rows have one, too: see set_units.
     double share            # of the target: 1 - label_smoothing
     double offset           # of every class: label_smoothing / C
+    double row_unit
     double scale            # of the gradient: 1 / what "mean" divides by
     const char *class_weights    # contiguous; NULL where all are 1, and only the target's counts
     const char *finite_weights   # the same but 0 for infinite ones and NaN, if there are any
@@ -680,7 +681,7 @@ cdef inline void gather_weights(
     if job.plan.data[WEIGHT] == NULL:
         return
     for i in range(last - first):
-        weights[i] = (<const double *> (place + i * stride))[0]
+        weights[i] = (<const double *> (place + i * stride))[0] * job.loss.row_unit
         scales[i] *= weights[i]
         if weights[i] == 0:
             targets[i] = -1
@@ -2171,7 +2172,7 @@ cdef void pick_targets(const Job *job, const Block *block, floating type_tag) no
             if class_weight == 0 and picked == INFINITY:    # what has the weight 0 doesn't count
                 picked = 0
             # The weights first: with one alone it may overflow.
-            picked *= class_weight * job.loss.share * weight
+            picked *= class_weight * job.loss.share * (weight * job.loss.row_unit)
             if picked != picked:
                 picked = NAN
         (<floating *> (part.places[ROW_RESULT] + r * plan.strides[0][ROW_RESULT]))[0] = (

@@ -96,7 +96,7 @@ cdef struct Call:
     PyObject *arrays[ROLES + 1]    # that are read, but for what only the call sees
     double temperature          # where it is one number
     double label_smoothing
-    double weight_unit          # of what the weights of a mean are
+    double class_unit           # of the classes' weights
     int64_t least_target
     bint is_weighted            # by the classes
     bint is_summed
@@ -107,61 +107,74 @@ cdef struct Call:
 
 # Computing
 
-cdef inline double weight_of_row(
-    const Call *call, const int64_t *target, const double *row_weights, npy_intp i, double unit,
+cdef struct Weights:
+    # Of a row: its own, and its target's class's. Both are 0 where it doesn't count.
+    double row
+    double of_class
+
+
+cdef inline Weights weights_of_row(
+    const Call *call, const int64_t *target, const double *row_weights, npy_intp i,
     floating type_tag
 ) noexcept nogil:
-    """In units; 0 of rows that don't count."""
-    cdef double weight = 1 if row_weights == NULL else row_weights[i]
+    cdef Weights weights
     cdef int64_t index
+    weights.row = 1 if row_weights == NULL else row_weights[i]
+    weights.of_class = 1
     if target != NULL:
         index = target[i]    # once: another thread may change it
-        if index == call.loss.ignore_index or not 0 <= index < call.plan.n or weight == 0:
-            return 0
-        if call.is_weighted:
-            return (<const floating *> call.loss.class_weights)[index] * unit * weight
-    return weight * unit
+        if index == call.loss.ignore_index or not 0 <= index < call.plan.n or weights.row == 0:
+            weights.row = weights.of_class = 0
+        elif call.is_weighted:
+            weights.of_class = (<const floating *> call.loss.class_weights)[index]
+    return weights
 
 
 cdef double sum_of_weights(
-    const Call *call, const int64_t *target, const double *row_weights, double unit,
-    floating type_tag
+    const Call *call, const int64_t *target, const double *row_weights, floating type_tag
 ) noexcept nogil:
-    """In units. They are added exactly, as there may be many small ones."""
+    """In their units. They are added exactly, as there may be many small ones."""
     cdef DoubleDouble sum = from_double(0)
+    cdef Weights weights
     cdef npy_intp i
     for i in range(call.plan.rows):
+        weights = weights_of_row[floating](call, target, row_weights, i, 0)
         add_term[double](
-            &sum.hi, &sum.lo, weight_of_row[floating](call, target, row_weights, i, unit, 0), 0
+            &sum.hi, &sum.lo,
+            weights.of_class * call.class_unit * (weights.row * call.loss.row_unit), 0,
         )
     return sum.hi + sum.lo if is_finite(sum.hi) else sum.hi    # else the errors are NaN
 
 
-cdef double unit_of_weights(
-    const Call *call, const int64_t *target, const double *row_weights, floating type_tag
-) noexcept nogil:
-    """A power of two that makes the largest weight of a row about 1, where it is neither 0 nor
-    infinite in this or another unit."""
-    cdef double units[3]
-    cdef double largest
+cdef inline double unit_of(double largest) noexcept nogil:
+    """A power of two that makes it about 1."""
     cdef int exponent
-    cdef npy_intp i, k
-    units[0], units[1], units[2] = 1, 2.0**-512, 2.0**512
-    for k in range(3):
-        largest = 0
-        for i in range(call.plan.rows):
-            largest = max(
-                largest, fabs(weight_of_row[floating](call, target, row_weights, i, units[k], 0))
-            )
-        if 0 < largest < INFINITY:
-            frexp(largest, &exponent)
-            return ldexp(units[k], -max(-500, min(500, exponent)))
-    return 1
+    if not 0 < largest < INFINITY:
+        return 1
+    frexp(largest, &exponent)
+    return ldexp(1, max(-1000, min(1000, -exponent)))
+
+
+cdef void set_units(
+    Call *call, const int64_t *target, const double *row_weights, floating type_tag
+) noexcept nogil:
+    """Of the weights that count, so that a mean is neither too large nor too small on the way."""
+    cdef double largest_row = 0, largest_class = 0
+    cdef Weights weights
+    cdef npy_intp i
+    for i in range(call.plan.rows):
+        weights = weights_of_row[floating](call, target, row_weights, i, 0)
+        largest_row = max(largest_row, fabs(weights.row))
+        largest_class = max(largest_class, fabs(weights.of_class))
+    if row_weights != NULL:
+        call.loss.row_unit = unit_of(largest_row)
+    if call.is_weighted:
+        call.class_unit = unit_of(largest_class)
 
 
 cdef bint scan_targets(Call *call, floating type_tag) noexcept nogil:
-    """Sets what a mean divides by: how many count, or the sum of their weights, and the unit of
-    these. False if an index is no class."""
+    """Sets what a mean divides by: how many count, or the sum of their weights, and the units
+    of these. False if an index is no class."""
     cdef const int64_t *target = NULL
     cdef const double *row_weights = NULL
     cdef int64_t ignored = call.loss.ignore_index, least = call.least_target
@@ -181,10 +194,10 @@ cdef bint scan_targets(Call *call, floating type_tag) noexcept nogil:
     call.divisor = rows if target == NULL else count
     if row_weights == NULL and (target == NULL or not call.is_weighted):
         return True
-    call.divisor = sum_of_weights[floating](call, target, row_weights, 1, 0)
+    call.divisor = sum_of_weights[floating](call, target, row_weights, 0)
     if not LEAST_DIVISOR < fabs(call.divisor) < 1 / LEAST_DIVISOR:
-        call.weight_unit = unit_of_weights[floating](call, target, row_weights, 0)
-        call.divisor = sum_of_weights[floating](call, target, row_weights, call.weight_unit, 0)
+        set_units[floating](call, target, row_weights, 0)
+        call.divisor = sum_of_weights[floating](call, target, row_weights, 0)
     return True
 
 
@@ -208,8 +221,8 @@ cdef bint compute(Call *call, floating type_tag) noexcept nogil:
     cdef npy_intp n = call.plan.n
     if not scan_targets[floating](call, 0):
         return False
-    call.loss.share = (1.0 - call.label_smoothing) * call.weight_unit
-    call.loss.offset = call.label_smoothing / <double> n * call.weight_unit if n else 0
+    call.loss.share = (1.0 - call.label_smoothing) * call.class_unit
+    call.loss.offset = call.label_smoothing / <double> n * call.class_unit if n else 0
     # The gradient of a mean over nothing is NaN where a row counts, with a weight of 0.
     call.loss.scale = 1.0 / call.divisor if call.divisor != 0 else NAN
     if n * call.plan.rows > 0:
@@ -434,7 +447,7 @@ cdef bint start_call(Call *call, Function function, object logits, object axis) 
     call.loss.class_weights = NULL
     call.is_refused = call.is_weighted = call.is_summed = call.is_mean = False
     call.label_smoothing = 0
-    call.divisor = call.weight_unit = 1
+    call.divisor = call.class_unit = call.loss.row_unit = 1
     return True
 
 
