@@ -284,8 +284,12 @@ def number_for(reduction, logits):
 
 
 def binary_losses_and_grad(logits, target, weight, pos_weight, divisor):
-    arguments = _binary.checked(logits, target, weight, pos_weight, "none")
-    return computed(kernels.binary_cross_entropy(*arguments, True, None, float(divisor)))
+    logits, *others = _binary.checked(logits, target, weight, pos_weight, "none")
+    logits, dtype = _losses.as_wide_as(logits, *others[1:3])
+    losses, grad = computed(
+        kernels.binary_cross_entropy(logits, *others, True, None, float(divisor))
+    )
+    return _losses.in_type(dtype, losses), _losses.in_type(dtype, grad)
 
 
 def cross_entropy(
@@ -421,7 +425,7 @@ class LazyLoss:
         if isinstance(weight, da.Array):
             _losses.require_number_for_each(as_lazy_logits(weight, "weight"), logits.shape[axis])
         else:
-            weight = _losses.as_class_weight(weight, logits.shape[axis], self.dtype)
+            weight = _losses.as_class_weight(weight, logits.shape[axis])
         self.sample_weight = self.as_lazy_sample_weight(sample_weight)
         self.keywords = {"axis": axis, "weight": weight, "ignore_index": ignore_index}
 
@@ -471,7 +475,9 @@ def divisor_of_indices(target, sample_weight, *, weight, ignore_index, dtype_of_
     if weight is None:    # then it doesn't matter which class
         target, ignore_index, weight = np.where(target == ignore_index, -1, 0), -1, [1]
     classes = np.size(weight)
-    weight = _losses.as_class_weight(weight, classes, dtype_of_weight)
+    weight = _losses.as_class_weight(weight, classes)
+    if _losses.fits_float32(weight):
+        weight = _losses.in_type(dtype_of_weight, weight)
     target = _losses.as_class_indices(target, target.shape, classes, ignore_index)
     if sample_weight is not None:
         sample_weight = _losses.for_each_row(sample_weight, target.shape)
@@ -494,9 +500,10 @@ def losses_and_grad(
         logits, target, **keywords, sample_weight=sample_weight, reduction="none",
         label_smoothing=label_smoothing, temperature=temperature, where=where,
     )  # fmt: skip
-    return computed(
-        kernels.cross_entropy(*arguments, True, None, float(divisor))
-    )
+    logits, *others = arguments
+    logits, dtype = _losses.as_wide_as(logits, others[2])
+    losses, grad = computed(kernels.cross_entropy(logits, *others, True, None, float(divisor)))
+    return _losses.in_type(dtype, losses), _losses.in_type(dtype, grad)
 
 
 def reduced(losses, reduction, divisor):

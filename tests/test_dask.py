@@ -652,3 +652,22 @@ def test_weighted_sums_of_rows_that_chunks_cut(axis, keepdims, dtype):
     lazy_b = da.from_array(b, (1, 5, 2))
     result = logsumexp(x, b=lazy_b, **keywords)[1].compute()
     np.testing.assert_array_equal(result, logsumexp(x, b=b, **keywords)[1])
+
+
+@pytest.mark.parametrize("weight", [[2.0, 1.0, np.inf], [1e-50] * 3, [1e39] * 3], ids=str)
+def test_weights_of_absent_classes_and_weights_beyond_float32(weight, dtype):
+    z = np.array([[1, 2, 3], [0, 1, 0], [3, 1, 0]], dtype)
+    cut, of_rows = da.from_array(z, (2, 3)), np.array([1.0, 2.0, 0.5])
+    for target in (np.array([0, 1, 1]), np.eye(3)[[0, 1, 1]]):
+        for keywords in ({}, {"sample_weight": of_rows}, {"reduction": "none"}):
+            expected = cross_entropy_value_and_grad(z, target, weight=weight, **keywords)
+            result = cross_entropy_value_and_grad(cut, target, weight=weight, **keywords)
+            for one, right in zip(dask.compute(*result), expected, strict=True):
+                assert one.dtype == right.dtype
+                np.testing.assert_allclose(one, right, 8 * np.finfo(dtype).eps)
+    keywords = {"weight": np.full(z.shape, 1e39), "reduction": "none"}
+    expected = csoftmax.binary_cross_entropy_value_and_grad(z, z > 0, **keywords)
+    result = csoftmax.binary_cross_entropy_value_and_grad(cut, z > 0, **keywords)
+    for one, right in zip(dask.compute(*result), expected, strict=True):
+        assert one.dtype == right.dtype
+        np.testing.assert_allclose(one, right, 8 * np.finfo(dtype).eps)
