@@ -61,7 +61,8 @@ def cross_entropy(
     axis : int, default -1
         The axis of the C classes; PyTorch's is 1.
     weight : array_like, optional
-        :math:`w`, a number for each class, of shape (C,). Default: 1.
+        :math:`w`, a number for each class, of shape (C,), infinite ones of classes that no target
+        has included. Default: 1.
     sample_weight : array_like, optional
         A number for each row, broadcasts to the losses, which it multiplies. A row of weight 0
         doesn't count, NaN included; weights may be negative. Default: 1.

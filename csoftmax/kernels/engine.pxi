@@ -18,12 +18,12 @@ from csoftmax.kernels.arithmetic cimport (
 from csoftmax.kernels.candidates cimport MOST_PLACES, Selection, bytes_of_candidates
 from csoftmax.kernels.copies cimport FEW, copy_masked, copy_rows
 from csoftmax.kernels.formulas cimport (
-    DISTANCE_UNIT, Difference, WeightedSums, coefficient, excess_of_exp, from_higher, half_difference, is_finite,
-    is_small, log_of_sum, sum_of_exponentials, dd_scaled,
+    DISTANCE_UNIT, Difference, WeightedSums, coefficient, dd_scaled, excess_of_exp, from_higher,
+    half_difference, is_finite, is_small, log_of_sum, sum_of_exponentials,
 )
 from csoftmax.kernels.functions cimport (
-    UNKNOWN_SIGN, correct_leads, curvature_of, set_center, set_divergence, set_entropy,
-    set_hessian, set_log_softmax, set_logsumexp, set_loss, set_softmax, set_vjp, set_weighted_logsumexp,
+    UNKNOWN_SIGN, correct_leads, curvature_of, set_center, set_divergence, set_entropy, set_hessian,
+    set_log_softmax, set_logsumexp, set_loss, set_softmax, set_vjp, set_weighted_logsumexp,
     smallest_others, sum_of_row, take_largest_out, use_sums_of_others, weighted_sums_of_row,
 )
 from csoftmax.kernels.lanes cimport LANE_BYTES, whole_lanes
@@ -1290,8 +1290,10 @@ cdef void sum_large_grads(
                 if probability == (-INFINITY if are_logarithms else 0):
                     continue
                 term = (<const floating *> (grad + i * plan.stride[COMPANION]))[0] * unit
+                if probability != probability:    # which fills the row
+                    term = probability
                 if are_logarithms:
-                    sum = dd_add[double](sum, from_double(term + 0 * (probability - probability)), 0)
+                    sum = dd_add[double](sum, from_double(term), 0)
                 else:
                     sum = dd_add[double](
                         sum, dd_mul[double](from_double(probability), from_double(term), 0), 0

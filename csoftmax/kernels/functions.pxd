@@ -14,9 +14,9 @@ from csoftmax.kernels.arithmetic cimport (
     exp_params, exponential, from_double, log_1p, two_sum, value_or_zero,
 )
 from csoftmax.kernels.formulas cimport (
-    DISTANCE_UNIT, Difference, WeightedSums, coefficient as class_coefficient, excess_over_log, grad_of_class, half_difference, is_finite,
-    log_of_sum, log_sum_from, quotient, sum_of_exponentials, times_weight, weighted_sum, with_class,
-    dd_scaled,
+    DISTANCE_UNIT, Difference, WeightedSums, coefficient as class_coefficient, dd_scaled,
+    excess_over_log, grad_of_class, half_difference, is_finite, log_of_sum, log_sum_from, quotient,
+    sum_of_exponentials, times_weight, weighted_sum, with_class,
 )
 from csoftmax.kernels.lanes cimport START_OF_SUM
 from csoftmax.kernels.passes cimport MAX_TERMS, Tile, in_type_of, params_of, set_other_params

@@ -24,8 +24,8 @@ from csoftmax.kernels.arithmetic cimport (
 )
 from csoftmax.kernels.copies cimport kept_or_minus_infinity
 from csoftmax.kernels.formulas cimport (
-    DISTANCE_UNIT, coefficient, distance, divergence_grad, divergence_term, half_log_ratio, hessian_of_class,
-    is_finite, log_probability, product_difference, scaled, times_inverse,
+    DISTANCE_UNIT, coefficient, distance, divergence_grad, divergence_term, half_log_ratio,
+    hessian_of_class, is_finite, log_probability, product_difference, scaled, times_inverse,
 )
 from csoftmax.kernels.lanes cimport (
     FLOAT_LANES, LANE_BYTES, START_OF_SUM, LaneSums, add, add_product, add_term, clear, finished,
