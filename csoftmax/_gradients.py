@@ -172,9 +172,9 @@ def softmax_jacobian(y, /, axis=-1, *, temperature=1.0):
     temperature = np.asarray(as_temperature(temperature, y, (axis,)))
     y = np.moveaxis(y, axis, -1).astype(computed_type(y), copy=False)
     with quiet():
-        jacobian = -y[..., :, None] * y[..., None, :]
-        places = np.arange(y.shape[-1])
-        jacobian[..., places, places] = y * share_of_others(y)
+        products = y[..., :, None] * y[..., None, :]
+        diagonal = (y * share_of_others(y))[..., None]
+        jacobian = np.where(np.eye(y.shape[-1], dtype=bool), diagonal, -products)
         jacobian = np.where(jacobian == 0, 0, jacobian / temperature[..., None, None])
         return jacobian.astype(y.dtype, copy=False)
 

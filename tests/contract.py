@@ -1262,6 +1262,7 @@ class BinaryLosses:
         require((losses >= 0) | self.nan, "no loss is negative")
         require(losses[right == 0] == 0, "losses of 0")
         kept = ~(self.too_large | self.nan) & well_above_underflow(right, 2, result.computed)
+        kept &= self.missing < right * EPS[result.computed]
         result.hold(losses[kept], right[kept], self.limit(result), None, "losses")
 
     def hold_reduced(self, result, reduction):
@@ -1276,6 +1277,9 @@ class BinaryLosses:
             has_overflown = self.too_large.any() or total > MAX[F64] or right > MAX[dtype]
             if np.isinf(self.losses).any():
                 require(loss == INF, "an infinite loss")
-            elif not has_overflown and well_above_underflow(right, 2 * count, dtype):
+            elif (
+                not has_overflown and well_above_underflow(right, 2 * count, dtype)
+                and count * np.max(self.missing) < total * EPS[dtype]
+            ):  # fmt: skip
                 limit = self.limit(result) + error_of_sum(count, dtype)
                 result.hold(np.asarray([loss]), np.asarray([right]), limit, None, "a loss")
