@@ -772,8 +772,11 @@ class Losses:
         require(gradient[defined & (temperature == INF)] == 0, "the gradient at temperature inf")
         factor = (1 / temperature / divisor)[:, None]
         right, terms = difference * factor, terms.max(-1, initial=0) * np.abs(factor[:, 0])
-        # Of the class that has nearly all, and of one-hot rows, each component by itself.
+        # Of one-hot rows each component by itself; of others the class that has nearly all, down to
+        # what the sum of the coefficients has rounded away: of float32 in float64.
         of_largest = np.maximum(np.abs(of_others), np.abs(share)) * np.abs(factor)
+        rounded_away = 2.0**-26 if self.dtype == F32 else 2.0**-48
+        of_largest = np.maximum(of_largest, rounded_away * terms[:, None])
         is_own = is_largest
         if self.target.ndim == 1 and self.is_smoothed:    # then of the target alone
             is_own = is_largest & (np.arange(self.n) == self.target[:, None])

@@ -142,7 +142,7 @@ static PyObject *csoftmax_kept_array(int axes, npy_intp *shape, int type_number,
 #endif
 
 /* Scratch memory of calls, not on their stacks: a thread's may be small. One piece is kept for the
-   next call, as the C library takes 50 ns to find it. Seen by tracemalloc; needs no GIL. */
+   next call, unless nothing shall be, as the C library takes 50 ns to find it. Seen by tracemalloc; needs no GIL. */
 enum { CSOFTMAX_SPARE = 122880 };    /* less than what it returns to the kernel each time */
 
 static void *csoftmax_spare;
@@ -157,7 +157,7 @@ static inline void *csoftmax_take_scratch(size_t size) {
 }
 
 static inline void csoftmax_leave_scratch(void *scratch, size_t size) {
-    if (size <= CSOFTMAX_SPARE)
+    if (size <= CSOFTMAX_SPARE && csoftmax_keep_limit > 0)
         scratch = __atomic_exchange_n(&csoftmax_spare, scratch, __ATOMIC_ACQ_REL);
     PyMem_RawFree(scratch);
 }
