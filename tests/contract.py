@@ -17,6 +17,7 @@ import csoftmax
 
 from .exact import (
     EPS,
+    F32,
     F64,
     INF,
     LONG,
