@@ -782,7 +782,7 @@ class Losses:
         if self.target.ndim == 1 and self.is_smoothed:    # then of the target alone
             is_own = is_largest & (np.arange(self.n) == self.target[:, None])
         scale = np.where(is_own, of_largest, terms[:, None])
-        is_one_hot = (self.c != 0).sum(-1) == 1
+        is_one_hot = ((self.c != 0).sum(-1) == 1) & (not self.is_smoothed)
         scale[is_one_hot] = np.abs(right[is_one_hot])
         kept = defined & ~is_0 & (temperature < INF) & (terms <= MAX[self.dtype])
         kept &= well_above_underflow(terms * np.minimum(temperature, 1), self.n, self.dtype)
