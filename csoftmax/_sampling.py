@@ -340,7 +340,9 @@ def refuse_row(number, logits, axis, where, name="logits"):
     row, why = rows[position], "there are no classes"
     if where is not None and row.size:
         counts = np.broadcast_to(where, np.shape(logits))
-        row, why = row[np.moveaxis(counts, axis, -1)[position]], "`where` leaves no class"
+        # A copy: NumPy counts a mask before it copies by it, and another thread may change it.
+        kept = np.moveaxis(counts, axis, -1)[position].copy()
+        row, why = row[kept], "`where` leaves no class"
     if row.size:
         with quiet():
             largest = row.astype(np.float64).max()    # NaN if there is one
