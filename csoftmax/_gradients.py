@@ -189,7 +189,7 @@ def share_of_others(y):
         np.put_along_axis(wide, largest, 0, -1)
         np.put_along_axis(others, largest, wide.sum(-1, keepdims=True), -1)
     error = np.abs(others - (1 - y.astype(np.float64)))
-    is_softmax = (y > 0.5) & (error <= 4 * np.finfo(y.dtype).eps)
+    is_softmax = (y > 0.5) & (error <= np.finfo(y.dtype).eps)
     return np.where(is_softmax, others, 1 - y).astype(y.dtype)
 
 
