@@ -183,12 +183,8 @@ def share_of_others(y):
     """1 - y; where one class has nearly all, the sum of what the others have, unless it is no
     softmax: that has the digits."""
     wide = y.astype(np.float64)
-    others = wide.sum(-1, keepdims=True) - wide
-    if y.size:
-        largest = wide.argmax(-1)[..., None]
-        np.put_along_axis(wide, largest, 0, -1)
-        np.put_along_axis(others, largest, wide.sum(-1, keepdims=True), -1)
-    error = np.abs(others - (1 - y.astype(np.float64)))
+    others = np.where(wide > 0.5, 0, wide).sum(-1, keepdims=True)
+    error = np.abs(others - (1 - wide))
     is_softmax = (y > 0.5) & (error <= np.finfo(y.dtype).eps)
     return np.where(is_softmax, others, 1 - y).astype(y.dtype)
 
